@@ -1,0 +1,255 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// status, log, watch, check.
+#include <inttypes.h>
+#include <stdio.h>
+
+#include "cli/commands.h"
+
+// ---- status -----------------------------------------------------------------------------------------------------------
+
+struct status_list {
+    struct cli *cli;
+    json_t *json;
+    struct graft_error err;
+};
+
+static void print_status(const struct graft_volume_info *info)
+{
+    printf("%s: %s\n", info->vid, graft_volume_status_text(info->status));
+    if (info->status != GRAFT_VOLUME_OK)
+        printf("  why        %s\n", info->status_error.message);
+    printf("  pages      %" PRIu32 " of %" PRIu32 " bytes%s: %" PRIu64 " here, %" PRIu64 " to be fetched\n",
+           info->page_count, info->page_size, info->kind == GRAFT_VARIABLE ? " at most" : "", info->pages_available,
+           info->pages_pending);
+    printf("  commits    local LSN %" PRIu64 ", remote LSN %" PRIu64 ", %" PRIu64 " to be pushed\n", info->local_lsn,
+           info->remote_lsn, info->pending_commits);
+    printf("  fetched    %" PRIu64 " pages in %" PRIu64 " requests, %" PRIu64 " bytes\n", info->fetch.pages,
+           info->fetch.requests, info->fetch.bytes);
+}
+
+static json_t *status_json(const struct graft_volume_info *info)
+{
+    json_t *object = json_pack(
+        "{s:s, s:I, s:s, s:I, s:I, s:I, s:I, s:I, s:s, s:I, s:I, s:{s:I, s:I, s:I}}", "vid", info->vid, "page_size",
+        (json_int_t)info->page_size, "kind", info->kind == GRAFT_VARIABLE ? "variable" : "fixed", "page_count",
+        (json_int_t)info->page_count, "local_lsn", (json_int_t)info->local_lsn, "remote_lsn",
+        (json_int_t)info->remote_lsn, "remote_seen_lsn", (json_int_t)info->remote_seen_lsn, "pending_commits",
+        (json_int_t)info->pending_commits, "status", graft_volume_status_text(info->status), "pages_available",
+        (json_int_t)info->pages_available, "pages_pending", (json_int_t)info->pages_pending, "fetch", "requests",
+        (json_int_t)info->fetch.requests, "pages", (json_int_t)info->fetch.pages, "bytes",
+        (json_int_t)info->fetch.bytes);
+    if (info->status != GRAFT_VOLUME_OK)
+        json_object_set_new(object, "status_message", json_string(info->status_error.message));
+    return object;
+}
+
+static enum graft_status add_status(struct status_list *list, const char *vid)
+{
+    _cleanup_(graft_volume_close_p) struct graft_volume *volume = NULL;
+    struct graft_volume_info info;
+    enum graft_status status = cli_volume(list->cli, vid, &volume, &list->err);
+    if (status == GRAFT_OK)
+        status = graft_volume_info(volume, &info, &list->err);
+    if (status != GRAFT_OK)
+        return status;
+    if (list->json)
+        json_array_append_new(list->json, status_json(&info));
+    else
+        print_status(&info);
+    return GRAFT_OK;
+}
+
+static bool visit_status(void *context, const char *vid)
+{
+    struct status_list *list = context;
+    return add_status(list, vid) == GRAFT_OK;
+}
+
+static enum exit_code run_status(struct cli *cli, char **arguments, int argument_count)
+{
+    struct status_list list = {.cli = cli, .json = cli->settings.json ? json_array() : NULL};
+    enum graft_status status = cli_client(cli, &list.err);
+    if (status == GRAFT_OK && argument_count == 1) {
+        status = add_status(&list, arguments[0]);
+    } else if (status == GRAFT_OK) {
+        status = graft_volume_list(cli->client, visit_status, &list, &list.err);
+        if (status == GRAFT_OK)
+            status = list.err.status;
+    }
+    if (status != GRAFT_OK) {
+        json_decref(list.json);
+        return cli_fail(cli, &list.err);
+    }
+    if (list.json)
+        cli_print_json(list.json);
+    return EXIT_DONE;
+}
+
+const struct cli_command command_status = {
+    .name = "status",
+    .arguments = "[VID]",
+    .summary = "what the data directory holds and what is to be pushed",
+    .about = "Tells of one local replica, or of all: its pages, commits, status and what was fetched. With --json, always "
+             "an array.",
+    .argument_max = 1,
+    .run = run_status,
+};
+
+// ---- log --------------------------------------------------------------------------------------------------------------
+
+static bool visit_commit(void *context, const struct graft_commit_info *commit)
+{
+    json_t *json = context;
+    if (json)
+        json_array_append_new(json, json_pack("{s:I, s:s, s:s, s:I, s:I, s:I, s:b}", "lsn", (json_int_t)commit->lsn,
+                                              "time", cli_format_time(commit->time_ms).text, "client", commit->client,
+                                              "pages_changed", (json_int_t)commit->pages_changed, "segments",
+                                              (json_int_t)commit->segment_count, "page_count",
+                                              (json_int_t)commit->page_count, "deleted", commit->deleted));
+    else
+        printf("LSN %-8" PRIu64 " %s  %s  %" PRIu64 " pages changed, %" PRIu32 " segments, %" PRIu32 " pages%s\n",
+               commit->lsn, cli_format_time(commit->time_ms).text, commit->client, commit->pages_changed,
+               commit->segment_count, commit->page_count, commit->deleted ? ", deleted" : "");
+    return true;
+}
+
+static enum exit_code run_log(struct cli *cli, char **arguments, int argument_count)
+{
+    json_t *json = cli->settings.json ? json_array() : NULL;
+    struct graft_error err;
+    enum graft_status status = cli_client(cli, &err);
+    if (status == GRAFT_OK)
+        status = graft_remote_log(cli->client, arguments[0], cli->settings.limit, visit_commit, json, &err);
+    if (status != GRAFT_OK) {
+        json_decref(json);
+        return cli_fail(cli, &err);
+    }
+    if (json)
+        cli_print_json(json);
+    return EXIT_DONE;
+}
+
+static const struct option_spec log_specs[] = {
+    {"limit", OPTION_NUMBER, offsetof(struct cli_settings, limit), .metavar = "N", .fallback = "20",
+     .help = "at most N commits; 0: all"},
+};
+
+const struct cli_command command_log = {
+    .name = "log",
+    .arguments = "VID",
+    .summary = "the commits of a volume on the servers, newest first",
+    .about = "Lists the servers' commits, newest first: LSN, time, client, pages changed, segments.",
+    .specs = log_specs,
+    .spec_count = ARRAY_COUNT(log_specs),
+    .argument_min = 1,
+    .argument_max = 1,
+    .run = run_log,
+};
+
+// ---- watch ------------------------------------------------------------------------------------------------------------
+
+static bool visit_head(void *context, const struct graft_remote_head *head)
+{
+    struct cli *cli = context;
+    if (!head)
+        return !ferror(stdout);
+    if (cli->settings.json) {
+        json_t *json = json_pack("{s:s, s:I, s:I, s:s}", "vid", head->vid, "lsn", (json_int_t)head->lsn, "page_count",
+                                 (json_int_t)head->page_count, "time", cli_format_time(head->time_ms).text);
+        json_dumpf(json, stdout, JSON_COMPACT);
+        json_decref(json);
+        putchar('\n');
+    } else {
+        printf("%s  LSN %" PRIu64 "  %" PRIu32 " pages  %s\n", head->vid, head->lsn, head->page_count,
+               cli_format_time(head->time_ms).text);
+    }
+    return fflush(stdout) == 0;
+}
+
+static enum exit_code run_watch(struct cli *cli, char **arguments, int argument_count)
+{
+    struct graft_error err;
+    if (cli_client(cli, &err) != GRAFT_OK ||
+        graft_remote_watch(cli->client, (const char *const *)arguments, (size_t)argument_count, visit_head, cli,
+                           &err) != GRAFT_OK)
+        return cli_fail(cli, &err);
+    return EXIT_DONE;
+}
+
+const struct cli_command command_watch = {
+    .name = "watch",
+    .arguments = "VID...",
+    .summary = "a line whenever a head moves",
+    .about = "Prints the heads at once, then a line whenever one of them moves, until it is interrupted. With --json, a "
+             "JSON object a line.",
+    .argument_min = 1,
+    .argument_max = -1,
+    .run = run_watch,
+};
+
+// ---- check ------------------------------------------------------------------------------------------------------------
+
+struct check {
+    json_t *damaged; // NULL: text
+    struct progress progress;
+};
+
+static void visit_damaged(void *context, uint32_t pageidx, const struct graft_error *why)
+{
+    struct check *check = context;
+    if (check->damaged)
+        json_array_append_new(check->damaged,
+                              json_pack("{s:I, s:s}", "pageidx", (json_int_t)pageidx, "message", why->message));
+    else
+        printf("page %" PRIu32 " is damaged: %s\n", pageidx, why->message);
+}
+
+static void visit_progress(void *context, uint64_t done, uint64_t total)
+{
+    struct check *check = context;
+    check->progress.total = total;
+    progress_show(&check->progress, done);
+}
+
+static enum exit_code run_check(struct cli *cli, char **arguments, int argument_count)
+{
+    _cleanup_(graft_volume_close_p) struct graft_volume *volume = NULL;
+    struct check check = {.damaged = NULL};
+    struct graft_error err;
+    uint64_t checked = 0;
+    if (cli_client(cli, &err) != GRAFT_OK || graft_volume_clone(cli->client, arguments[0], &volume, &err) != GRAFT_OK)
+        return cli_fail(cli, &err);
+    check.damaged = cli->settings.json ? json_array() : NULL;
+    progress_begin(&check.progress, cli, "checking", 0, false);
+    enum graft_status status =
+        graft_remote_check(volume, cli->settings.lsn, visit_damaged, visit_progress, &check, &checked, &err);
+    progress_end(&check.progress);
+    if (status != GRAFT_OK && status != GRAFT_CORRUPT) {
+        json_decref(check.damaged);
+        return cli_fail(cli, &err);
+    }
+    enum exit_code code = cli_answer(cli,
+                                     json_pack("{s:s, s:I, s:o}", "vid", arguments[0], "pages_checked",
+                                               (json_int_t)checked, "damaged", check.damaged ? check.damaged : json_null()),
+                                     "%s: %" PRIu64 " pages read and verified%s", arguments[0], checked,
+                                     status == GRAFT_OK ? ", all sound" : ", with damage");
+    return status == GRAFT_OK ? code : EXIT_FAILED;
+}
+
+static const struct option_spec check_specs[] = {
+    {"lsn", OPTION_NUMBER, offsetof(struct cli_settings, lsn), .metavar = "N",
+     .help = "the servers' commit N instead of their head", .min = 1},
+};
+
+const struct cli_command command_check = {
+    .name = "check",
+    .arguments = "VID",
+    .summary = "read and verify every page of the servers' head",
+    .about = "Reads every page past every cache of this client, verifies it and names each damaged one.",
+    .specs = check_specs,
+    .spec_count = ARRAY_COUNT(check_specs),
+    .argument_min = 1,
+    .argument_max = 1,
+    .run = run_check,
+};

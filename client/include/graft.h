@@ -1,0 +1,299 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// libgraft: a lazy, partial, strongly consistent replica of volumes of pages.
+//
+// A *client* is a data directory with local replicas of any number of *volumes*. A volume is a sequence of pages, numbered
+// from 1, of one page size. Reads go through *snapshots*, which never change; writes go through *writers*, each of which
+// becomes one atomic local commit. Local commits are durable at once and travel to the servers with a *push*; what others
+// pushed arrives with a *pull*, which downloads no page: pages are fetched when they are read.
+//
+//     struct graft_error err;
+//     struct graft *client;
+//     struct graft_volume *volume;
+//     struct graft_settings settings = {.data = "replica", .metastore = "http://127.0.0.1:3001",
+//                                       .pagestore = "http://127.0.0.1:3000"};
+//     if (graft_open(&settings, &client, &err) != GRAFT_OK)
+//         …                                                    // err.message says why
+//     graft_volume_clone(client, "GonuUkMBp…", &volume, &err);
+//     graft_snapshot_open(volume, &snapshot, &err);
+//     graft_snapshot_read(snapshot, 1, page, sizeof page, &size, &err);
+//     graft_snapshot_release(snapshot);
+//     graft_volume_close(volume);
+//     graft_close(client);
+//
+// Rules
+// - Every function that can fail returns `enum graft_status` (graft_status.h) and fills *err, which may be NULL. Outputs
+//   (`ret_…`) are untouched on failure.
+// - All functions may be called from any thread, also on the same handle, but for: a writer and a file belong to one thread
+//   at a time; a handle is closed once, when no other call uses it. Volumes are closed before their client, snapshots,
+//   writers and files before their volume.
+// - Calls that use the network (marked [network]) block until they are done, at most `deadline_ms`; none of them holds up
+//   calls on other volumes. Everything else is local.
+// - After fork() the child must not use the parent's handles: calls give INVALID / GRAFT_DETAIL_FORKED.
+// - The library never prints, exits or touches signal handlers.
+// - Text: VIDs are 22 characters of base58; strings are UTF-8 and end with NUL. Sizes are bytes, times milliseconds.
+#ifndef GRAFT_H
+#define GRAFT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "graft_status.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(__GNUC__)
+#pragma GCC visibility push(default)
+#endif
+
+#define GRAFT_VERSION_STRING "0.1.0"
+#define GRAFT_VID_SIZE 23 // characters of a VID's text, its NUL included
+
+struct graft;
+struct graft_volume;
+struct graft_snapshot;
+struct graft_writer;
+struct graft_file;
+
+const char *graft_version(void);
+// "CONFLICT", "TOKEN_REUSED": names for people and logs. Never NULL.
+const char *graft_status_text(enum graft_status status);
+const char *graft_detail_text(enum graft_detail detail);
+
+// ---- clients --------------------------------------------------------------------------------------------------------
+
+struct graft_settings {
+    const char *data;      // the data directory, made if missing; one process at a time
+    const char *metastore; // base URL; NULL: network calls give UNAVAILABLE
+    const char *pagestore; // base URL; NULL: likewise
+    const char *bearer;    // sent as Authorization: Bearer; NULL: none
+    uint32_t deadline_ms;  // of one network call; 0: 30,000. What moves many pages takes as long as they need: there it is
+                           // the longest standstill.
+    uint64_t memory_size;  // for caches of the local store; 0: 32 MiB
+};
+
+// Opens or makes the data directory. BUSY / LOCKED if another process has it (its pid is in the message), CORRUPT if what
+// lies there cannot be read, INTERNAL for the disk's own errors. Needs no server.
+enum graft_status graft_open(const struct graft_settings *settings, struct graft **ret_client, struct graft_error *err);
+// Stops background sync, closes the store. NULL is fine. With a volume still open it ends what uses the network, and the rest
+// goes with the last volume.
+void graft_close(struct graft *client);
+
+// ---- volumes --------------------------------------------------------------------------------------------------------
+
+enum graft_volume_kind {
+    GRAFT_FIXED = 1,    // every page is exactly page_size; a page never written reads as zeros
+    GRAFT_VARIABLE = 2, // a page is 0 to page_size bytes; a page never written has size 0
+};
+
+// Makes a new volume with no pages, locally; the servers learn of it at its first push. page_size: a power of two from 512
+// to 65,536; 0 means 4,096.
+enum graft_status graft_volume_create(struct graft *client, uint32_t page_size, enum graft_volume_kind kind,
+                                      struct graft_volume **ret_volume, struct graft_error *err);
+// Opens a local replica. NOT_FOUND if this data directory has none of that VID.
+enum graft_status graft_volume_open(struct graft *client, const char *vid, struct graft_volume **ret_volume,
+                                    struct graft_error *err);
+// [network] Attaches to a volume of the servers and downloads no page. If a local replica exists it is opened as it is.
+enum graft_status graft_volume_clone(struct graft *client, const char *vid, struct graft_volume **ret_volume,
+                                     struct graft_error *err);
+void graft_volume_close(struct graft_volume *volume); // NULL is fine
+// Forgets the local replica and what was not pushed. BUSY while it is open somewhere.
+enum graft_status graft_volume_delete(struct graft *client, const char *vid, struct graft_error *err);
+
+// Calls `visit` for each local volume, in the order of their VIDs, until it returns false.
+enum graft_status graft_volume_list(struct graft *client, bool (*visit)(void *context, const char *vid), void *context,
+                                    struct graft_error *err);
+
+enum graft_volume_status {
+    GRAFT_VOLUME_OK = 0,
+    GRAFT_VOLUME_REJECTED = 1, // a push met a commit that came first; local commits are kept until graft_reset()
+    GRAFT_VOLUME_UNKNOWN = 2,  // a push has no answer yet; it is repeated until it has
+    GRAFT_VOLUME_GONE = 3,     // local commits rest on a base that retention removed
+    GRAFT_VOLUME_CORRUPT = 4,  // this replica and the servers remember different histories
+};
+const char *graft_volume_status_text(enum graft_volume_status status); // "ok", "rejected", …
+
+struct graft_fetch_counts {
+    uint64_t requests; // read_pages calls
+    uint64_t pages;    // pages that arrived
+    uint64_t bytes;    // of their bodies, as they travelled
+};
+
+struct graft_volume_info {
+    char vid[GRAFT_VID_SIZE];
+    uint32_t page_size;
+    enum graft_volume_kind kind;
+    uint32_t page_count;       // at the local head
+    uint64_t local_lsn;        // the local head; 0: nothing was ever committed here
+    uint64_t remote_lsn;       // the servers' commit that this replica is based on; 0: none
+    uint64_t remote_seen_lsn;  // the newest commit of the servers that it has heard of
+    uint64_t pending_commits;  // local commits that were not pushed
+    enum graft_volume_status status;
+    struct graft_error status_error; // why it is not OK
+    uint64_t pages_available;  // pages of the local head that can be read without the network
+    uint64_t pages_pending;    // page_count - pages_available - pages known to be empty
+    struct graft_fetch_counts fetch; // since the volume came into this data directory; a crash may forget the latest
+};
+enum graft_status graft_volume_info(struct graft_volume *volume, struct graft_volume_info *ret_info,
+                                    struct graft_error *err);
+
+// ---- reading --------------------------------------------------------------------------------------------------------
+
+// Pins the local head. Readers never block writers, pushes or pulls.
+enum graft_status graft_snapshot_open(struct graft_volume *volume, struct graft_snapshot **ret_snapshot,
+                                      struct graft_error *err);
+// [network] A snapshot of the servers at `remote_lsn`, read-only and independent of the local head; its pages are fetched
+// and not kept, but for a few MiB in memory that graft_prefetch() fills. NOT_FOUND / BEYOND_HEAD, GONE / RETIRED.
+enum graft_status graft_snapshot_open_remote(struct graft_volume *volume, uint64_t remote_lsn,
+                                             struct graft_snapshot **ret_snapshot, struct graft_error *err);
+void graft_snapshot_release(struct graft_snapshot *snapshot); // NULL is fine
+
+uint32_t graft_snapshot_page_count(const struct graft_snapshot *snapshot);
+uint64_t graft_snapshot_local_lsn(const struct graft_snapshot *snapshot);  // 0 for a remote snapshot
+uint64_t graft_snapshot_remote_lsn(const struct graft_snapshot *snapshot); // that it is based on
+
+// [network, if the page is not here] Reads one page into `to`, which has room for page_size bytes; *ret_size is the page's
+// size (always page_size in a fixed volume; 0 beyond page_count in either kind). The bytes were verified. UNAVAILABLE
+// without a server, CORRUPT for damage, naming volume, page and place, GONE if its version was retired.
+enum graft_status graft_snapshot_read(struct graft_snapshot *snapshot, uint32_t pageidx, void *to, size_t to_size,
+                                      size_t *ret_size, struct graft_error *err);
+
+struct graft_page_range {
+    uint32_t first;
+    uint32_t count;
+};
+// [network, in the background] Asks for pages that will be read soon: those missing are requested, and a later read waits
+// for what is already under way. Errors are not reported here: the read that needs the page meets them. Pages beyond the
+// end are left out; of a remote snapshot at most the first 4 MiB are taken.
+enum graft_status graft_prefetch(struct graft_snapshot *snapshot, const struct graft_page_range *ranges,
+                                 size_t range_count, struct graft_error *err);
+// [network] The same, and waits until all of them are here. INVALID for a remote snapshot, which keeps none.
+enum graft_status graft_hydrate(struct graft_snapshot *snapshot, const struct graft_page_range *ranges,
+                                size_t range_count, struct graft_error *err);
+
+// ---- writing --------------------------------------------------------------------------------------------------------
+
+// Begins a write on top of the local head. Many writers may be open; the first to commit wins.
+enum graft_status graft_writer_begin(struct graft_volume *volume, struct graft_writer **ret_writer,
+                                     struct graft_error *err);
+// One page, copied. Fixed volumes: size is page_size. The volume grows to hold it. CONFLICT may come early, when the
+// head has moved already. LIMIT for a wrong size.
+enum graft_status graft_writer_write(struct graft_writer *writer, uint32_t pageidx, const void *data, size_t size,
+                                     struct graft_error *err);
+// [network, if the page is not here] Reads as the commit will leave it: own writes over the snapshot it began on.
+enum graft_status graft_writer_read(struct graft_writer *writer, uint32_t pageidx, void *to, size_t to_size,
+                                    size_t *ret_size, struct graft_error *err);
+// Sets the volume's length. Pages cut off never come back.
+enum graft_status graft_writer_truncate(struct graft_writer *writer, uint32_t page_count, struct graft_error *err);
+uint32_t graft_writer_page_count(const struct graft_writer *writer);
+// Commits atomically and durably, and frees the writer whatever the answer. CONFLICT / NOT_HEAD if another commit or a
+// pull moved the head since it began: nothing was written. *ret_lsn (may be NULL) is the new local LSN; a writer that
+// changed nothing commits nothing and gives the head.
+enum graft_status graft_writer_commit(struct graft_writer *writer, uint64_t *ret_lsn, struct graft_error *err);
+void graft_writer_abort(struct graft_writer *writer); // frees it; NULL is fine
+
+// ---- synchronising --------------------------------------------------------------------------------------------------
+
+// [network] Pushes all local commits as one remote commit, exactly once however often it is repeated. OK: done, or there
+// was nothing to push. CONFLICT / NOT_HEAD: another commit came first; the volume is `rejected` now. UNAVAILABLE, UNKNOWN:
+// the push stays pending and the next call goes on with it. *ret_remote_lsn may be NULL.
+enum graft_status graft_push(struct graft_volume *volume, uint64_t *ret_remote_lsn, struct graft_error *err);
+// [network] Takes over what others pushed, without downloading pages. CONFLICT / UNPUSHED if local commits are in the way
+// (then only the servers' head was noted), BUSY / PUSH_PENDING if a push has no answer yet. *ret_changed (may be NULL):
+// how many pages changed.
+enum graft_status graft_pull(struct graft_volume *volume, uint64_t *ret_changed, struct graft_error *err);
+// [network] A push if there is something to push, then a pull.
+enum graft_status graft_sync(struct graft_volume *volume, struct graft_error *err);
+// [network] Drops the local commits and follows the servers again. BUSY / PUSH_PENDING while a push has no answer.
+enum graft_status graft_reset(struct graft_volume *volume, struct graft_error *err);
+
+struct graft_sync_settings {
+    bool push;              // push after local commits
+    bool pull;              // pull when the servers' head moves (by a watch stream; polling where that is refused)
+    uint32_t poll_ms;       // of the polling; 0: 5,000
+    // Called after each attempt, from the sync thread; NULL: never. Must not stop the sync, nor close volume or client.
+    void (*on_event)(void *context, const char *vid, const struct graft_error *outcome);
+    void *context;
+};
+// [network, in the background] Keeps the volume in step until it is stopped or closed. One thread serves all volumes of a
+// client; a volume that fails is tried again with growing pauses and holds up no other.
+enum graft_status graft_sync_start(struct graft_volume *volume, const struct graft_sync_settings *settings,
+                                   struct graft_error *err);
+void graft_sync_stop(struct graft_volume *volume);
+
+// ---- a volume as a file of bytes --------------------------------------------------------------------------------------
+
+// Reads and writes at any offset; the writes between two graft_file_sync() calls are one commit. A fixed volume's size is a
+// multiple of page_size, and writing past the end grows it to the next one; in a variable volume only the last page may be
+// short, and the size is exact. Opening reads one page at most.
+enum graft_status graft_file_open(struct graft_volume *volume, struct graft_file **ret_file, struct graft_error *err);
+// [network] Reads up to `size` bytes; fewer only at the end. *ret_size is how many.
+enum graft_status graft_file_read(struct graft_file *file, uint64_t offset, void *to, size_t size, size_t *ret_size,
+                                  struct graft_error *err);
+// [network, for pages that are changed in part and not here] Writing past the end fills the gap with zeros. CONFLICT /
+// NOT_HEAD at the first write after a sync: the head has moved; nothing was written and the file shows the new head.
+enum graft_status graft_file_write(struct graft_file *file, uint64_t offset, const void *data, size_t size,
+                                   struct graft_error *err);
+enum graft_status graft_file_size(struct graft_file *file, uint64_t *ret_size, struct graft_error *err);
+enum graft_status graft_file_truncate(struct graft_file *file, uint64_t size, struct graft_error *err);
+// Commits what was written. CONFLICT: the head moved; the writes are dropped and the file shows the new head.
+enum graft_status graft_file_sync(struct graft_file *file, struct graft_error *err);
+// Drops what was not synced. NULL is fine.
+void graft_file_close(struct graft_file *file);
+
+// ---- asking the servers ---------------------------------------------------------------------------------------------
+
+struct graft_remote_head {
+    char vid[GRAFT_VID_SIZE];
+    uint64_t lsn;
+    uint32_t page_count;
+    uint32_t page_size;
+    enum graft_volume_kind kind;
+    uint64_t time_ms; // of the commit, since 1970
+    bool deleted;     // that commit is the volume's end (only a watch shows such a one)
+};
+// [network] Each volume of the servers, in the order of their VIDs, until `visit` returns false.
+enum graft_status graft_remote_list(struct graft *client,
+                                    bool (*visit)(void *context, const struct graft_remote_head *head), void *context,
+                                    struct graft_error *err);
+// [network] Ends a volume for everybody: its last commit says so.
+enum graft_status graft_remote_delete(struct graft *client, const char *vid, struct graft_error *err);
+
+struct graft_commit_info {
+    uint64_t lsn;
+    uint64_t time_ms;
+    char client[GRAFT_VID_SIZE]; // the CID of who pushed it; empty: the servers themselves
+    uint64_t pages_changed;
+    uint32_t segment_count;
+    uint32_t page_count;
+    bool deleted;
+};
+// [network] The volume's commits on the servers, newest first, at most `limit` (0: all), until `visit` returns false.
+enum graft_status graft_remote_log(struct graft *client, const char *vid, uint64_t limit,
+                                   bool (*visit)(void *context, const struct graft_commit_info *commit), void *context,
+                                   struct graft_error *err);
+// [network] Calls `visit` at once and whenever a watched head moves, until it returns false or the stream breaks
+// (UNAVAILABLE). Also called with NULL about once a second, so that a caller can stop.
+enum graft_status graft_remote_watch(struct graft *client, const char *const *vids, size_t vid_count,
+                                     bool (*visit)(void *context, const struct graft_remote_head *head), void *context,
+                                     struct graft_error *err);
+// [network] Reads every page of the servers' head (or of `remote_lsn`, if not 0) past every cache of this client and
+// verifies it. Calls `damaged` for each page that fails, `progress` from time to time (either may be NULL). OK if all were
+// read, CORRUPT if some were damaged; *ret_checked (may be NULL) counts the pages of either outcome.
+enum graft_status graft_remote_check(struct graft_volume *volume, uint64_t remote_lsn,
+                                     void (*damaged)(void *context, uint32_t pageidx, const struct graft_error *why),
+                                     void (*progress)(void *context, uint64_t done, uint64_t total), void *context,
+                                     uint64_t *ret_checked, struct graft_error *err);
+
+#if defined(__GNUC__)
+#pragma GCC visibility pop
+#endif
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Pull, reset and sync. The servers are asked with the (LSN, chain) that this replica is based on; the store
+// applies the answer only if it still is.
+#include "client/pull.h"
+
+#include "client/push.h"
+#include "common/base/check.h"
+
+// Asks what changed since the replica's base, and checks that the answer is about the same volume and
+// history.
+static enum graft_status pull_ask(struct graft_volume *volume, const struct store_state *state,
+                                  struct remote_pull *ret_pull, struct graft_error *err)
+{
+    const struct gid *vid = &volume->source.vid;
+    struct graft_error why;
+
+    enum graft_status status =
+        remote_pull(&volume->client->remote, vid, state->remote.lsn, &state->remote.chain, ret_pull, &why);
+    if (status == GRAFT_OK && (ret_pull->head.page_size != volume->source.page_size ||
+                               ret_pull->head.variable != volume->source.variable)) {
+        remote_pull_release(ret_pull);
+        status = error_set(&why, GRAFT_CORRUPT, GRAFT_DETAIL_CHAIN_MISMATCH,
+                           "on the servers the volume has another page size or kind than here");
+    }
+    if (status == GRAFT_OK && ret_pull->head.deleted) {
+        remote_pull_release(ret_pull);
+        status = error_set(&why, GRAFT_GONE, GRAFT_DETAIL_DELETED, "the volume was deleted on the servers");
+    }
+    if (status == GRAFT_OK)
+        return GRAFT_OK;
+    // One of the two sides remembers what the other does not: it was restored from an older state.
+    if (why.detail == GRAFT_DETAIL_CHAIN_MISMATCH || why.detail == GRAFT_DETAIL_BEYOND_HEAD) {
+        why.status = status = GRAFT_CORRUPT;
+        error_context(&why, status, "the servers or this replica were restored from an older copy");
+        store_set_status(volume->store, GRAFT_VOLUME_CORRUPT, &why, NULL);
+    }
+    error_copy(err, &why);
+    return error_context(err, status, "asking what changed in volume %s since LSN %llu", gid_format(vid).text,
+                         (unsigned long long)state->remote.lsn);
+}
+
+static struct store_pull store_pull_of(const struct store_state *state, const struct remote_pull *pull)
+{
+    return (struct store_pull){
+        .after_lsn = state->remote.lsn,
+        .head = {pull->head.lsn, pull->head.chain, pull->head.page_count},
+        .changed = pull->changed,
+        .cut = pull->cut,
+        .everything = pull->everything,
+    };
+}
+
+enum graft_status pull_run(struct graft_volume *volume, uint64_t *ret_changed, struct graft_error *err)
+{
+    struct store_state state;
+    _cleanup_(remote_pull_release) struct remote_pull pull = {0};
+
+    store_volume_state(volume->store, &state);
+    if (state.status == GRAFT_VOLUME_CORRUPT) {
+        error_copy(err, &state.status_error);
+        return error_context(err, state.status_error.status, "volume %s is corrupt",
+                             gid_format(&volume->source.vid).text);
+    }
+    enum graft_status status = pull_ask(volume, &state, &pull, err);
+    if (status != GRAFT_OK)
+        return status;
+    struct store_pull apply = store_pull_of(&state, &pull);
+    status = store_apply_pull(volume->store, &apply, err);
+    if (status != GRAFT_OK)
+        return error_context(err, status, "pulling volume %s", gid_format(&volume->source.vid).text);
+    if (ret_changed && pull.head.lsn == state.remote.lsn)
+        *ret_changed = 0;
+    else if (ret_changed)
+        *ret_changed = pull.everything ? pull.head.page_count : pageset_count(pull.changed);
+    return GRAFT_OK;
+}
+
+enum graft_status graft_pull(struct graft_volume *volume, uint64_t *ret_changed, struct graft_error *err)
+{
+    REQUIRE(volume);
+    enum graft_status status = store_check_fork(volume->client->store, err);
+    if (status != GRAFT_OK)
+        return status;
+    TURN_GUARD(volume);
+    return pull_run(volume, ret_changed, err);
+}
+
+enum graft_status graft_sync(struct graft_volume *volume, struct graft_error *err)
+{
+    REQUIRE(volume);
+    enum graft_status status = store_check_fork(volume->client->store, err);
+    if (status != GRAFT_OK)
+        return status;
+    TURN_GUARD(volume);
+    status = push_run(volume, volume->client->remote.deadline_ms, NULL, err);
+    return status == GRAFT_OK ? pull_run(volume, NULL, err) : status;
+}
+
+enum graft_status graft_reset(struct graft_volume *volume, struct graft_error *err)
+{
+    struct store_state state;
+    _cleanup_(remote_pull_release) struct remote_pull pull = {0};
+
+    REQUIRE(volume);
+    enum graft_status status = store_check_fork(volume->client->store, err);
+    if (status != GRAFT_OK)
+        return status;
+    TURN_GUARD(volume);
+    const struct gid *vid = &volume->source.vid;
+    store_volume_state(volume->store, &state);
+    if (state.push.sent)
+        return error_set(
+            err, GRAFT_BUSY, GRAFT_DETAIL_PUSH_PENDING,
+            "a push of volume %s has no answer yet, and what it sent may still land: push again first",
+            gid_format(vid).text);
+    if (state.status == GRAFT_VOLUME_CORRUPT) {
+        error_copy(err, &state.status_error);
+        return error_context(err, state.status_error.status,
+                             "volume %s is corrupt and cannot follow the servers", gid_format(vid).text);
+    }
+    status = pull_ask(volume, &state, &pull, err);
+    // The servers cannot know of a push that never sent its commit.
+    if (status == GRAFT_OK && state.push.phase != STORE_PUSH_IDLE)
+        status = store_push_abandon(volume->store, err);
+    if (status != GRAFT_OK)
+        return status;
+    struct store_pull apply = store_pull_of(&state, &pull);
+    status = store_apply_reset(volume->store, &apply, err);
+    if (status != GRAFT_OK)
+        return error_context(err, status, "resetting volume %s", gid_format(vid).text);
+    return GRAFT_OK;
+}

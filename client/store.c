@@ -1,0 +1,294 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The data directory: its lock, its format, its two databases, and what happens when one of them fails.
+//
+//     DIR/lock     locked while a process has the directory; holds its pid
+//     DIR/client   the format and this client's CID
+//     DIR/local    RocksDB: everything that must not be lost
+//     DIR/fetched  RocksDB: pages that can be fetched again. A database of its own, because one log would
+//     make the next
+//                  synced commit pay for their bytes.
+#include "client/store.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "client/store_internal.h"
+#include "common/base/check.h"
+#include "common/base/clock.h"
+#include "common/base/files.h"
+
+#define PATH_SIZE_MAX 4096u
+// Each has its index blocks in memory, about 1/100 of its bytes; a process often has no more than 1,024 in
+// all.
+#define LOCAL_OPEN_FILES_MAX 320u
+#define FETCHED_OPEN_FILES_MAX 192u
+
+static char *join_path(const char *directory, const char *name)
+{
+    char *path = NULL;
+    int size = asprintf(&path, "%s/%s", directory, name);
+    CHECK(size > 0);
+    return path;
+}
+
+static void free_path(char **path)
+{
+    free(*path);
+}
+
+// ---- failing
+
+enum graft_status store_check_usable(struct store *store, struct graft_error *err)
+{
+    if (LIKELY(!atomic_load_explicit(&store->failed, memory_order_acquire)))
+        return GRAFT_OK;
+    LOCK_GUARD(&store->lock);
+    error_copy(err, &store->failure);
+    return error_context(err, store->failure.status, "the local store is closed since an earlier failure");
+}
+
+// After a failed sync nobody knows what the disk has; only opening the directory anew finds out.
+static void fail(struct store *store, const struct graft_error *why)
+{
+    LOCK_GUARD(&store->lock);
+    if (store->failed)
+        return;
+    store->failure = *why;
+    atomic_store_explicit(&store->failed, true, memory_order_release);
+}
+
+enum graft_status store_write(struct store *store, struct rocks *rocks, bool synced,
+                              rocksdb_writebatch_t *batch, struct graft_error *err)
+{
+    enum graft_status status = store_check_usable(store, err);
+    if (status != GRAFT_OK)
+        return status;
+    struct graft_error failure;
+    status = rocks_write(rocks->db, synced ? rocks->write_synced : rocks->write, batch, &failure);
+    if (status == GRAFT_OK)
+        return GRAFT_OK;
+    if (failure.detail == GRAFT_DETAIL_NO_SPACE)
+        error_set(&failure, GRAFT_INTERNAL, GRAFT_DETAIL_NO_SPACE,
+                  "the disk of the data directory %s is full; make room and open it again", store->directory);
+    else
+        error_context(&failure, failure.status, "writing to the local store");
+    failure.status = GRAFT_INTERNAL;
+    if (failure.detail != GRAFT_DETAIL_NO_SPACE)
+        failure.detail = GRAFT_DETAIL_IO;
+    fail(store, &failure);
+    return error_copy(err, &failure);
+}
+
+enum graft_status store_take_room(struct store *store, size_t size, struct graft_error *err)
+{
+    // Twice: in the log, and soon in a table, before the log is removed.
+    return disk_reserve_take(&store->reserve, 2 * size, err);
+}
+
+enum graft_status store_get(struct rocks *rocks, unsigned family, const struct store_key *key,
+                            rocksdb_pinnableslice_t **ret_value, struct graft_error *err)
+{
+    return rocks_get(rocks->db, rocks->families[family], rocks->read, store_key_bytes(key), ret_value, err);
+}
+
+struct rocks_scan *store_scan(struct rocks *rocks, unsigned family, const struct store_key *prefix)
+{
+    return rocks_scan_new(rocks->db, rocks->families[family], store_key_bytes(prefix), NULL);
+}
+
+void store_scan_seek(struct rocks_scan *scan, const struct store_key *key)
+{
+    rocksdb_iter_seek(scan->iterator, (const char *)key->bytes, key->size);
+}
+
+// ---- opening
+
+static bool exists(const char *path)
+{
+    struct stat info;
+    return stat(path, &info) == 0;
+}
+
+// The file is written before the databases are made: where they are and it is not, somebody took it away.
+static enum graft_status open_client_file(struct store *store, struct graft_error *err)
+{
+    _cleanup_(free_path) char *path = join_path(store->directory, "client");
+    _cleanup_(free_path) char *local_path = join_path(store->directory, "local");
+    if (!exists(path)) {
+        if (exists(local_path))
+            return error_set(err, GRAFT_CORRUPT, GRAFT_DETAIL_BAD_MESSAGE,
+                             "%s is missing from a data directory that has volumes; put it back", path);
+        store->cid = gid_make(GID_CLIENT, clock_wall_ms(clock_system()));
+        uint8_t file[STORE_CLIENT_FILE_SIZE];
+        store_client_encode(&store->cid, file);
+        return files_replace(path, file, sizeof file, err);
+    }
+    _cleanup_(buffer_release) struct buffer file = BUFFER_INIT(4096);
+    enum graft_status status = files_read(path, &file, err);
+    if (status != GRAFT_OK)
+        return status;
+    return store_client_decode(buffer_bytes(&file), path, &store->cid, err);
+}
+
+// Of the memory: three eighths for blocks of both databases, an eighth for hints, a quarter and an eighth for
+// writes (RocksDB takes about half as much again while it flushes; larger buffers make fewer files of an
+// import).
+static enum graft_status open_databases(struct store *store, uint64_t memory_size, struct graft_error *err)
+{
+    static const struct rocks_family local_families[FAMILY_COUNT] = {
+        [FAMILY_VOLUMES] = {.name = "volumes", .compression = ROCKS_LZ4},
+        [FAMILY_INDEX] = {.name = "index", .compression = ROCKS_LZ4},
+        [FAMILY_PAGES] = {.name = "pages", .compression = ROCKS_RAW, .point_reads = true},
+        [FAMILY_COMMITS] = {.name = "commits", .compression = ROCKS_LZ4},
+        [FAMILY_SUPERSEDED] = {.name = "superseded", .compression = ROCKS_LZ4},
+        [FAMILY_CUTS] = {.name = "cuts", .compression = ROCKS_LZ4},
+    };
+    static const struct rocks_family fetched_families[FETCHED_COUNT] = {
+        [FETCHED_PAGES] = {.name = "fetched", .compression = ROCKS_RAW, .point_reads = true},
+        [FETCHED_ARRIVED] = {.name = "arrived", .compression = ROCKS_LZ4, .point_reads = true},
+        [FETCHED_TALLIES] = {.name = "tallies", .compression = ROCKS_RAW},
+    };
+    struct rocks_settings settings = {
+        .block_cache_size = memory_size * 3 / 8,
+        .write_buffer_size = memory_size / 4,
+        .max_open_files = LOCAL_OPEN_FILES_MAX,
+    };
+    _cleanup_(free_path) char *local_path = join_path(store->directory, "local");
+    _cleanup_(free_path) char *fetched_path = join_path(store->directory, "fetched");
+    enum graft_status status =
+        rocks_open(local_path, &settings, local_families, FAMILY_COUNT, &store->local, err);
+    if (status != GRAFT_OK)
+        return status;
+    settings.cache_of = store->local;
+    settings.write_buffer_size = memory_size / 8;
+    settings.max_open_files = FETCHED_OPEN_FILES_MAX;
+    return rocks_open(fetched_path, &settings, fetched_families, FETCHED_COUNT, &store->fetched, err);
+}
+
+static enum graft_status load_next_number(struct store *store, struct graft_error *err)
+{
+    struct store_key key = store_key_next_number();
+    _cleanup_(rocks_slice_free_p) rocksdb_pinnableslice_t *value = NULL;
+    enum graft_status status = store_get(store->local, FAMILY_VOLUMES, &key, &value, err);
+    if (status != GRAFT_OK)
+        return status;
+    store->next_number = 1;
+    if (!value)
+        return GRAFT_OK;
+    struct bytes bytes = rocks_slice(value);
+    if (bytes.size != 8 || get_le64(bytes.data) == 0)
+        return error_set(err, GRAFT_CORRUPT, GRAFT_DETAIL_BAD_MESSAGE,
+                         "the local store's count of volumes is damaged");
+    store->next_number = get_le64(bytes.data);
+    return GRAFT_OK;
+}
+
+// What a crash left above the heads. Only volumes that were staging have a note, so this looks at no other.
+static enum graft_status drop_all_staged(struct store *store, struct graft_error *err)
+{
+    struct store_key prefix = {.bytes = {'S'}, .size = 1};
+    _cleanup_(rocks_scan_free_p) struct rocks_scan *scan = store_scan(store->local, FAMILY_VOLUMES, &prefix);
+    for (rocksdb_iter_seek_to_first(scan->iterator); rocksdb_iter_valid(scan->iterator);
+         rocksdb_iter_next(scan->iterator)) {
+        uint64_t number;
+        struct bytes value = rocks_iter_value(scan->iterator);
+        if (!store_key_parse_staging(rocks_iter_key(scan->iterator), &number) || value.size != 8)
+            return error_set(err, GRAFT_CORRUPT, GRAFT_DETAIL_BAD_MESSAGE,
+                             "the local store's note of an unfinished commit is damaged");
+        enum graft_status status = store_drop_staged(store, number, get_le64(value.data), err);
+        if (status != GRAFT_OK)
+            return status;
+    }
+    return rocks_iter_status(scan->iterator, "looking for unfinished commits", err);
+}
+
+static void free_store(struct store *store)
+{
+    if (!store)
+        return;
+    rocks_close(store->fetched);
+    rocks_close(store->local);
+    store_hints_free(store->hints);
+    mutex_release(&store->lock);
+    mutex_release(&store->table_lock);
+    if (store->lock_fd >= 0)
+        close(store->lock_fd);
+    disk_reserve_release(&store->reserve);
+    free(store->directory);
+    free(store);
+}
+DEFINE_CLEANUP(struct store, free_store)
+
+enum graft_status store_open(const struct store_settings *settings, struct store **ret_store,
+                             struct graft_error *err)
+{
+    uint64_t memory_size = settings->memory_size ? settings->memory_size : STORE_MEMORY_DEFAULT;
+    memory_size = MAX(memory_size, (uint64_t)STORE_MEMORY_MIN);
+    if (strlen(settings->directory) == 0 || strlen(settings->directory) > PATH_SIZE_MAX - 16)
+        return error_set(err, GRAFT_INVALID, GRAFT_DETAIL_BAD_ARGUMENT,
+                         "the path of the data directory is empty or longer than %u bytes",
+                         PATH_SIZE_MAX - 16);
+
+    _cleanup_(free_store_p) struct store *store = calloc(1, sizeof *store);
+    if (!store)
+        return error_set(err, GRAFT_INTERNAL, GRAFT_DETAIL_NO_MEMORY, "no memory for the local store");
+    store->lock_fd = -1;
+    store->pid = getpid();
+    store->writer_memory_size =
+        settings->writer_memory_size ? settings->writer_memory_size : STORE_WRITER_MEMORY_MAX;
+    store->batch_entries = settings->batch_entries ? settings->batch_entries : STORE_BATCH_ENTRIES;
+    mutex_init(&store->table_lock, RANK_VOLUME);
+    mutex_init(&store->lock, RANK_STORE);
+    store->directory = strdup(settings->directory);
+    // An opening writes out what the databases' logs hold, which is as much as they may keep in memory: without room for it
+    // nothing here could be read. And RocksDB, once a write of its log has failed, may end the process.
+    disk_reserve_init(&store->reserve, store->directory, memory_size);
+    store->hints = store_hints_new(memory_size / 8);
+    if (!store->directory || !store->hints)
+        return error_set(err, GRAFT_INTERNAL, GRAFT_DETAIL_NO_MEMORY, "no memory for the local store");
+
+    enum graft_status status = files_make_folder(store->directory, err);
+    if (status == GRAFT_OK) {
+        _cleanup_(free_path) char *lock_path = join_path(store->directory, "lock");
+        status = files_lock(lock_path, &store->lock_fd, err);
+    }
+    if (status == GRAFT_OK)
+        status = open_client_file(store, err);
+    if (status == GRAFT_OK)
+        status = open_databases(store, memory_size, err);
+    if (status == GRAFT_OK)
+        status = load_next_number(store, err);
+    if (status == GRAFT_OK)
+        status = drop_all_staged(store, err);
+    if (status != GRAFT_OK)
+        return error_context(err, status, "opening the data directory %s", settings->directory);
+    *ret_store = TAKE(store);
+    return GRAFT_OK;
+}
+
+void store_close(struct store *store)
+{
+    // In a forked child RocksDB's threads do not exist: closing would wait for them for ever.
+    if (!store || getpid() != store->pid)
+        return;
+    CHECK(store->volumes == NULL);
+    free_store(store);
+}
+
+enum graft_status store_check_fork(const struct store *store, struct graft_error *err)
+{
+    if (LIKELY(getpid() == store->pid))
+        return GRAFT_OK;
+    return error_set(err, GRAFT_INVALID, GRAFT_DETAIL_FORKED,
+                     "this handle belongs to process %d, which forked this one; open the directory anew here",
+                     (int)store->pid);
+}
+
+const struct gid *store_cid(const struct store *store)
+{
+    return &store->cid;
+}

@@ -1,0 +1,260 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Pages that the servers sent. They are kept under the mark that asked for them, in the database that is
+// never synced; the index is not touched, so an arrival costs the durable part nothing. Bytes of a mark that
+// has gone are not kept: while a chunk is collected the head may move, and then the chunk is looked through
+// again before it is written.
+#include <stdlib.h>
+
+#include "client/store_internal.h"
+#include "common/base/check.h"
+
+#define CHUNK_PAGES_MAX 4096u
+
+struct arrival {
+    uint32_t pageidx;
+    uint64_t mark_lsn;
+    enum store_page_state state;
+};
+
+struct store_arrivals {
+    struct store_volume *volume;
+    rocksdb_writebatch_t *batch;
+    struct rocks_scan *index; // NULL: the chunk is empty
+    uint64_t head;            // when `index` was opened
+    struct store_floor floor; // likewise
+    size_t size;
+    size_t count;
+    struct arrival chunk[CHUNK_PAGES_MAX];
+};
+
+enum graft_status store_arrivals_new(struct store_volume *volume, struct store_arrivals **ret_arrivals,
+                                     struct graft_error *err)
+{
+    struct store_arrivals *arrivals = calloc(1, sizeof *arrivals);
+    if (!arrivals)
+        return error_set(err, GRAFT_INTERNAL, GRAFT_DETAIL_NO_MEMORY, "no memory for arriving pages");
+    arrivals->volume = store_volume_ref(volume);
+    arrivals->batch = rocksdb_writebatch_create();
+    *ret_arrivals = arrivals;
+    return GRAFT_OK;
+}
+
+void store_arrivals_free(struct store_arrivals *arrivals)
+{
+    if (!arrivals)
+        return;
+    rocks_scan_free(arrivals->index);
+    rocks_batch_free(arrivals->batch);
+    store_volume_close(arrivals->volume);
+    free(arrivals);
+}
+
+// ---- marks
+
+static void open_index(struct store_arrivals *arrivals)
+{
+    // The record first: the index shows at least what the record speaks of.
+    struct store_record record = store_volume_record(arrivals->volume);
+    arrivals->head = record.state.local_lsn;
+    arrivals->floor = record.floor;
+    struct store_key prefix = store_key_number(arrivals->volume->number);
+    rocks_scan_free(arrivals->index);
+    arrivals->index = store_scan(arrivals->volume->store->local, FAMILY_INDEX, &prefix);
+}
+
+// A version pending by a mark in the index.
+static enum graft_status find_index_mark(struct store_arrivals *arrivals, uint32_t pageidx, uint64_t mark_lsn,
+                                         uint64_t *ret_remote_lsn, struct graft_error *err)
+{
+    struct store_key key = store_key_version(arrivals->volume->number, pageidx, mark_lsn);
+    store_scan_seek(arrivals->index, &key);
+    *ret_remote_lsn = 0;
+    rocksdb_iterator_t *iterator = arrivals->index->iterator;
+    if (!rocksdb_iter_valid(iterator))
+        return rocks_iter_status(iterator, "looking for a page's mark", err);
+    struct bytes found = rocks_iter_key(iterator);
+    struct store_version version;
+    if (found.size == key.size && memcmp(found.data, key.bytes, key.size) == 0 &&
+        store_version_decode(rocks_iter_value(iterator), &version) && version.kind == STORE_VERSION_PENDING)
+        *ret_remote_lsn = version.remote_lsn;
+    return GRAFT_OK;
+}
+
+// The newest version of the page; 0: none.
+static enum graft_status find_newest(struct store_arrivals *arrivals, uint32_t pageidx, uint64_t *ret_lsn,
+                                     struct graft_error *err)
+{
+    struct store_key key = store_key_version(arrivals->volume->number, pageidx, UINT64_MAX);
+    store_scan_seek(arrivals->index, &key);
+    *ret_lsn = 0;
+    rocksdb_iterator_t *iterator = arrivals->index->iterator;
+    if (!rocksdb_iter_valid(iterator))
+        return rocks_iter_status(iterator, "looking for a page's newest version", err);
+    uint32_t found_page;
+    uint64_t lsn;
+    if (store_key_parse_version(rocks_iter_key(iterator), &found_page, &lsn) && found_page == pageidx)
+        *ret_lsn = lsn;
+    return GRAFT_OK;
+}
+
+static bool floor_covers(const struct store_floor *floor, uint32_t pageidx, uint64_t mark_lsn)
+{
+    return floor->mark_lsn == mark_lsn && pageidx <= floor->page_count;
+}
+
+// The floor of the head, or of a pin below the page's newest version: floors are cut and replaced, but who
+// pinned one before that still reads through it.
+static enum graft_status find_floor_mark(struct store_arrivals *arrivals, uint32_t pageidx, uint64_t mark_lsn,
+                                         uint64_t *ret_remote_lsn, struct graft_error *err)
+{
+    uint64_t newest;
+    enum graft_status status = find_newest(arrivals, pageidx, &newest, err);
+    if (status != GRAFT_OK)
+        return status;
+    if (newest < mark_lsn)
+        newest = UINT64_MAX;
+    *ret_remote_lsn = 0;
+    if (newest == UINT64_MAX && floor_covers(&arrivals->floor, pageidx, mark_lsn)) {
+        *ret_remote_lsn = arrivals->floor.remote_lsn;
+        return GRAFT_OK;
+    }
+    struct store_volume *volume = arrivals->volume;
+    LOCK_GUARD(&volume->store->lock);
+    struct pinned_lsn *node;
+    TAILQ_FOREACH (node, &volume->pins, entry) {
+        if (node->lsn < newest && floor_covers(&node->floor, pageidx, mark_lsn))
+            *ret_remote_lsn = node->floor.remote_lsn;
+    }
+    return GRAFT_OK;
+}
+
+// The remote LSN of the mark; 0: it has gone.
+static enum graft_status find_mark(struct store_arrivals *arrivals, uint32_t pageidx, uint64_t mark_lsn,
+                                   uint64_t *ret_remote_lsn, struct graft_error *err)
+{
+    enum graft_status status = find_index_mark(arrivals, pageidx, mark_lsn, ret_remote_lsn, err);
+    if (status != GRAFT_OK || *ret_remote_lsn > 0)
+        return status;
+    return find_floor_mark(arrivals, pageidx, mark_lsn, ret_remote_lsn, err);
+}
+
+// ---- adding
+
+static void put_arrival(struct store_arrivals *arrivals, const struct store_key *key,
+                        const struct store_fetched *fetched)
+{
+    struct rocks *rocks = arrivals->volume->store->fetched;
+    uint8_t header[STORE_FETCHED_HEADER_SIZE];
+    store_fetched_encode_header(fetched, header);
+    const char *keys[] = {(const char *)key->bytes};
+    const char *values[] = {(const char *)header, (const char *)fetched->data.data};
+    rocksdb_writebatch_putv_cf(arrivals->batch, rocks->families[FETCHED_PAGES], 1, keys, &key->size,
+                               fetched->data.size > 0 ? 2 : 1, values,
+                               (size_t[]){sizeof header, fetched->data.size});
+    store_put(rocks, arrivals->batch, FETCHED_ARRIVED, key, (struct bytes){header, STORE_ARRIVED_SIZE});
+}
+
+static enum graft_status add(struct store_arrivals *arrivals, uint32_t pageidx, uint64_t mark_lsn, bool empty,
+                             struct bytes data, struct graft_error *err)
+{
+    struct store_volume *volume = arrivals->volume;
+    enum graft_status status = store_check_usable(volume->store, err);
+    if (status == GRAFT_OK)
+        status = store_take_room(volume->store, data.size, err);
+    if (status != GRAFT_OK)
+        return status;
+    if (!arrivals->index)
+        open_index(arrivals);
+    struct store_fetched fetched = {.empty = empty, .data = data};
+    status = find_mark(arrivals, pageidx, mark_lsn, &fetched.remote_lsn, err);
+    if (status != GRAFT_OK || fetched.remote_lsn == 0)
+        return status;
+    fetched.checksum = page_checksum(&volume->vid, pageidx, data.data, data.size);
+    struct store_key key = store_key_fetched(volume->number, pageidx, mark_lsn);
+    put_arrival(arrivals, &key, &fetched);
+    arrivals->chunk[arrivals->count++] = (struct arrival){
+        .pageidx = pageidx,
+        .mark_lsn = mark_lsn,
+        .state = empty ? STORE_PAGE_EMPTY : STORE_PAGE_AVAILABLE,
+    };
+    arrivals->size += data.size;
+    if (arrivals->count < CHUNK_PAGES_MAX && arrivals->size < STORE_ARRIVALS_SIZE)
+        return GRAFT_OK;
+    return store_arrivals_flush(arrivals, err);
+}
+
+enum graft_status store_arrivals_add(struct store_arrivals *arrivals, uint32_t pageidx, uint64_t mark_lsn,
+                                     const void *data, size_t size, struct graft_error *err)
+{
+    const struct store_volume *volume = arrivals->volume;
+    if (pageidx == 0 || (volume->kind == GRAFT_FIXED ? size != volume->page_size : size > volume->page_size))
+        return error_set(err, GRAFT_INVALID, GRAFT_DETAIL_BAD_ARGUMENT,
+                         "page %u of volume %s arrived with %zu bytes; it takes %s %u", pageidx,
+                         gid_format(&volume->vid).text, size,
+                         volume->kind == GRAFT_FIXED ? "exactly" : "at most", volume->page_size);
+    return add(arrivals, pageidx, mark_lsn, false, (struct bytes){data, size}, err);
+}
+
+enum graft_status store_arrivals_add_empty(struct store_arrivals *arrivals, uint32_t pageidx,
+                                           uint64_t mark_lsn, struct graft_error *err)
+{
+    CHECK(pageidx > 0);
+    return add(arrivals, pageidx, mark_lsn, true, (struct bytes){NULL, 0}, err);
+}
+
+// ---- flushing
+
+// The head moved since the chunk was begun: what lost its mark is taken out again.
+static enum graft_status drop_unmarked(struct store_arrivals *arrivals, struct graft_error *err)
+{
+    struct rocks *rocks = arrivals->volume->store->fetched;
+    open_index(arrivals);
+    size_t kept = 0;
+    for (size_t i = 0; i < arrivals->count; i++) {
+        struct arrival arrival = arrivals->chunk[i];
+        uint64_t remote_lsn;
+        enum graft_status status = find_mark(arrivals, arrival.pageidx, arrival.mark_lsn, &remote_lsn, err);
+        if (status != GRAFT_OK)
+            return status;
+        if (remote_lsn > 0) {
+            arrivals->chunk[kept++] = arrival;
+            continue;
+        }
+        struct store_key key = store_key_fetched(arrivals->volume->number, arrival.pageidx, arrival.mark_lsn);
+        store_delete(rocks, arrivals->batch, FETCHED_PAGES, &key);
+        store_delete(rocks, arrivals->batch, FETCHED_ARRIVED, &key);
+    }
+    arrivals->count = kept;
+    return GRAFT_OK;
+}
+
+static enum graft_status flush_locked(struct store_arrivals *arrivals, struct graft_error *err)
+{
+    struct store_volume *volume = arrivals->volume;
+    enum graft_status status = GRAFT_OK;
+    if (store_volume_record(volume).state.local_lsn != arrivals->head)
+        status = drop_unmarked(arrivals, err);
+    if (status == GRAFT_OK)
+        status = store_write(volume->store, volume->store->fetched, false, arrivals->batch, err);
+    for (size_t i = 0; status == GRAFT_OK && i < arrivals->count; i++) {
+        const struct arrival *arrival = &arrivals->chunk[i];
+        status =
+            store_counts_fetched_locked(volume, arrival->pageidx, arrival->mark_lsn, arrival->state, err);
+    }
+    return status;
+}
+
+enum graft_status store_arrivals_flush(struct store_arrivals *arrivals, struct graft_error *err)
+{
+    if (arrivals->count == 0)
+        return store_check_usable(arrivals->volume->store, err);
+    mutex_lock(&arrivals->volume->commit_lock);
+    enum graft_status status = flush_locked(arrivals, err);
+    mutex_unlock(&arrivals->volume->commit_lock);
+    rocks_scan_free(TAKE(arrivals->index));
+    rocksdb_writebatch_clear(arrivals->batch);
+    arrivals->size = 0;
+    arrivals->count = 0;
+    return status;
+}

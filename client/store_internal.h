@@ -1,0 +1,288 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What the modules of the local store share. client/README.md has the page about it; the keys are in
+// store_record.h.
+//
+// Invariants
+// 1. Everything at or below a volume's head is history: a version there changes only by being removed, and
+//    is removed only when no snapshot can show it (3).
+// 2. Everything above the head is staged and belongs to nobody: it is listed in `commits` under its LSN, 'S'
+//    says that it is there, and it is dropped before anything else is written at that LSN, or when the
+//    directory is opened.
+// 3. A version v of a page superseded at LSN b is needed by a snapshot in [v, b - 1] that is pinned, and by
+//    nothing else: new pins are made at the head only, which is b or more. The entry (b, page → v) in
+//    `superseded` is how it is found again; it goes away with v.
+// 4. A cut at LSN b hides versions below b of pages above it. Once all of those are removed it hides nothing
+//    and is forgotten (record.cuts).
+// 5. The record in memory equals the one on disk at every moment at which the commit lock is free.
+// 6. What is in `fetched` counts only where its version is pending (in the index, or by the floor) at the
+//    same remote LSN.
+//
+// Locks, in their order: the table lock or a volume's commit lock (both RANK_VOLUME, never together);
+// store->lock (RANK_STORE: volumes, records, pins; held for no I/O); the hints' stripes (RANK_LEAF).
+#ifndef CLIENT_STORE_INTERNAL_H
+#define CLIENT_STORE_INTERNAL_H
+
+#include <stdatomic.h>
+#include <sys/queue.h>
+#include <sys/types.h>
+
+#include "common/base/check.h"
+#define uthash_fatal(message) CHECK(!message)
+#include <uthash.h>
+
+#include "client/store.h"
+#include "client/store_hints.h"
+#include "client/store_record.h"
+#include "common/base/mutex.h"
+#include "common/store/disk_reserve.h"
+#include "common/store/rocksdb_util.h"
+
+enum store_family {
+    FAMILY_VOLUMES,
+    FAMILY_INDEX,
+    FAMILY_PAGES,
+    FAMILY_COMMITS,
+    FAMILY_SUPERSEDED,
+    FAMILY_CUTS,
+    FAMILY_COUNT,
+};
+
+enum store_fetched_family {
+    FETCHED_PAGES,
+    FETCHED_ARRIVED,
+    FETCHED_TALLIES,
+    FETCHED_COUNT,
+};
+
+struct store {
+    char *directory;
+    int lock_fd;
+    pid_t pid;
+    struct gid cid;
+    struct rocks *local;
+    struct rocks *fetched;
+    struct store_hints *hints;
+    struct disk_reserve reserve; // pages ask it before they are written; what makes room or settles a push does not
+    uint64_t writer_memory_size;
+    unsigned batch_entries;
+
+    struct mutex table_lock; // held while a volume is loaded, made or deleted
+    uint64_t next_number;    // table_lock
+
+    struct mutex lock;
+    struct store_volume *volumes; // lock; by VID
+    atomic_bool failed;           // set once, after `failure`
+    struct graft_error failure;   // lock; why
+};
+
+// A local LSN that somebody reads at.
+struct pinned_lsn {
+    TAILQ_ENTRY(pinned_lsn) entry;
+    uint64_t lsn;
+    unsigned count;
+    struct store_floor floor; // there
+};
+
+// Where a removal of superseded versions goes on. Entries below it were looked at since the last pin among
+// them went.
+struct store_sweep {
+    bool running;           // one thread at a time
+    uint64_t versions_from; // by LSN; UINT64_MAX: nothing to do
+    uint32_t versions_page; // within that LSN, the page to go on with
+    uint64_t cuts_from;     // by LSN; UINT64_MAX: nothing to do
+    // Within that cut: removing from `fetched` already; the page and version to go on with (page 0: at its
+    // start); whether anything was kept so far.
+    bool cut_fetched;
+    uint32_t cut_page;
+    uint64_t cut_version;
+    bool cut_kept;
+};
+
+struct store_volume {
+    struct store *store;
+    struct gid vid;
+    uint64_t number;
+    uint32_t page_size;
+    enum graft_volume_kind kind;
+
+    struct mutex commit_lock;
+    struct store_writer *stager; // commit_lock; has versions above the head
+    struct pageset *available;   // commit_lock; pages of the head that are here; NULL: not counted yet
+    struct pageset *pending;     // commit_lock; likewise
+
+    UT_hash_handle by_vid; // store->lock, from here on
+    unsigned references;
+    struct store_record record;               // changed only with the commit lock held as well
+    TAILQ_HEAD(pinned_lsns, pinned_lsn) pins; // ascending
+    size_t pin_count;                         // nodes in it
+    struct store_sweep sweep;
+};
+
+struct store_pin {
+    atomic_uint references;
+    struct store_volume *volume;
+    struct pinned_lsn *node; // store->lock
+    uint64_t lsn;
+    uint32_t page_count;
+    struct store_remote remote;
+    struct store_floor floor;
+    struct store_cuts cuts;
+};
+
+// ---- store.c
+
+// The error that every call gives once a write has failed.
+enum graft_status store_check_usable(struct store *store, struct graft_error *err);
+// Asks before a page of `size` bytes is written. INTERNAL / NO_SPACE if the disk's reserve would be eaten into; the store
+// stays open.
+enum graft_status store_take_room(struct store *store, size_t size, struct graft_error *err);
+// Writes a batch; a failure closes the store. `rocks` is one of its two databases.
+enum graft_status store_write(struct store *store, struct rocks *rocks, bool synced,
+                              rocksdb_writebatch_t *batch, struct graft_error *err);
+enum graft_status store_get(struct rocks *rocks, unsigned family, const struct store_key *key,
+                            rocksdb_pinnableslice_t **ret_value, struct graft_error *err);
+struct rocks_scan *store_scan(struct rocks *rocks, unsigned family, const struct store_key *prefix);
+// Moves the scan to the first key at or after this one.
+void store_scan_seek(struct rocks_scan *scan, const struct store_key *key);
+
+static inline void store_put(struct rocks *rocks, rocksdb_writebatch_t *batch, unsigned family,
+                             const struct store_key *key, struct bytes value)
+{
+    rocks_batch_put(batch, rocks->families[family], store_key_bytes(key), value);
+}
+
+static inline void store_delete(struct rocks *rocks, rocksdb_writebatch_t *batch, unsigned family,
+                                const struct store_key *key)
+{
+    rocks_batch_delete(batch, rocks->families[family], store_key_bytes(key));
+}
+
+// ---- store_volume.c
+
+struct store_volume *store_volume_ref(struct store_volume *volume);
+// A copy of the record.
+struct store_record store_volume_record(struct store_volume *volume);
+// The record that `next` will be, put into a batch.
+void store_put_record(struct store_volume *volume, rocksdb_writebatch_t *batch,
+                      const struct store_record *next);
+// Writes the batch with `next` in it and makes it the volume's record.
+enum graft_status store_publish_locked(struct store_volume *volume, rocksdb_writebatch_t *batch,
+                                       const struct store_record *next, bool synced, struct graft_error *err);
+
+// ---- store_pin.c
+
+// A pin at `lsn`, which is the head or pinned already. store->lock is held.
+struct pinned_lsn *store_pins_add_locked(struct store_volume *volume, uint64_t lsn);
+// Lets the sweep look again at what only this pin may have kept. store->lock is held.
+void store_pins_remove_locked(struct store_volume *volume, struct pinned_lsn *node);
+struct pinned_lsn *store_pins_find_locked(struct store_volume *volume, uint64_t lsn);
+
+// ---- store_index.c
+
+// A version of a page, or why there is none.
+struct store_found {
+    bool exists;
+    uint64_t lsn;
+    struct store_version version;
+};
+
+// A pin on the head that nobody counts: good while the commit lock is held, for nothing supersedes the head's
+// versions then.
+struct store_pin store_head_locked(struct store_volume *volume);
+
+// Two views of a volume's versions for one thread: open it after the pin it serves.
+struct store_view {
+    struct store_pin *pin;
+    struct cut_reader *cuts; // NULL: no cut can matter
+    struct rocks_scan *index;
+};
+enum graft_status store_view_open(struct store_pin *pin, struct store_view *ret_view,
+                                  struct graft_error *err);
+void store_view_close(struct store_view *view);
+// The version of the page (≤ page_count) that the pin shows.
+enum graft_status store_view_find(struct store_view *view, uint32_t pageidx, struct store_found *ret_found,
+                                  struct graft_error *err);
+// Reads a version's bytes. A fetched page that is not there or is bad: PENDING, with nothing but pageidx and
+// mark_lsn set.
+enum graft_status store_read_version(struct store_volume *volume, uint32_t pageidx, uint64_t lsn,
+                                     const struct store_version *version, void *to,
+                                     struct store_page *ret_page, struct graft_error *err);
+
+// ---- store_change.c
+
+// Versions being written at one LSN: a batch, and what is needed to know whom they supersede.
+struct store_change {
+    struct store_volume *volume;
+    uint64_t lsn;
+    rocksdb_writebatch_t *batch;
+    struct rocks_scan *index;
+    struct store_floor floor;
+    bool looked;          // `next_page` is known
+    uint64_t looked_from; // pages from here …
+    uint64_t next_page;   // … up to before this one have no version below `lsn`
+};
+// `cut`, if not UINT32_MAX, is recorded at the LSN; it is below `page_count`, the count before.
+enum graft_status store_change_init(struct store_change *change, struct store_volume *volume, uint64_t lsn,
+                                    uint32_t cut, uint32_t page_count, struct graft_error *err);
+void store_change_release(struct store_change *change);
+// The caller adds pages in ascending order, or pays a seek for each.
+enum graft_status store_change_page(struct store_change *change, uint32_t pageidx, const void *data,
+                                    size_t size, struct graft_error *err);
+enum graft_status store_change_mark(struct store_change *change, uint32_t pageidx, uint64_t remote_lsn,
+                                    struct graft_error *err);
+// Puts a list of pages into `commits`. Part 0 has the commit's header before it.
+enum graft_status store_change_part(struct store_change *change, uint32_t part, uint32_t page_count,
+                                    uint32_t cut, const struct pageset *pages, struct graft_error *err);
+// The note that versions are being staged goes with each staged batch: in the log it then stands before, or
+// with, all that it is about. The publishing batch takes it back.
+void store_change_note_staging(struct store_change *change);
+void store_change_end_staging(struct store_change *change);
+// Drops the lists 1 to `parts` of what was staged.
+void store_change_forget_lists(struct store_change *change, uint32_t parts);
+// Sets floor and cuts of a record as a cut at `lsn` leaves them.
+void store_record_cut(struct store_record *record, uint64_t lsn, uint32_t cut);
+// Removes what was staged at `lsn`, and the note of it.
+enum graft_status store_drop_staged(struct store *store, uint64_t number, uint64_t lsn,
+                                    struct graft_error *err);
+
+// ---- store_writer.c
+
+// Takes the versions that another writer has staged, if one has, out of the way: that writer has lost.
+enum graft_status store_doom_stager_locked(struct store_volume *volume, const struct store_writer *but,
+                                           struct graft_error *err);
+
+// ---- store_push.c
+
+// What the local commits in (from, to] wrote. `roll_up` leaves out what later ones cut off again.
+enum graft_status store_commits_union(struct store_volume *volume, uint64_t from, uint64_t to, bool roll_up,
+                                      struct pageset *pages, uint32_t *ret_lowest_cut,
+                                      struct graft_error *err);
+// Removes the commits in (from, to] from `commits`, with a batch.
+enum graft_status store_commits_forget(struct store_volume *volume, rocksdb_writebatch_t *batch,
+                                       uint64_t from, uint64_t to, struct graft_error *err);
+
+// ---- store_gc.c
+
+// What was superseded at `lsn` or later is to be looked at (again). store->lock is held.
+void store_sweep_from_locked(struct store_volume *volume, uint64_t lsn);
+// Removes superseded versions that nobody needs: looks at no more than `entries_max` of them, unless another
+// thread is at it already. Failures close the store and show there.
+void store_sweep(struct store_volume *volume, size_t entries_max);
+// After a change of `entries` versions was published at `lsn`: removes what it superseded and as much again
+// of what was left over, and forgets cuts that hide nothing any more.
+void store_sweep_after_locked(struct store_volume *volume, uint64_t lsn, size_t entries);
+
+// ---- store_counts.c
+
+// Keep the counts in step, where they are kept.
+void store_counts_cut_locked(struct store_volume *volume, uint32_t page_count);
+void store_counts_available_locked(struct store_volume *volume, const struct pageset *pages);
+void store_counts_pending_locked(struct store_volume *volume, const struct pageset *pages);
+void store_counts_everything_locked(struct store_volume *volume, uint32_t page_count);
+// A page's bytes came (or went, or were never there): counts only if `mark_lsn` is what the head shows.
+enum graft_status store_counts_fetched_locked(struct store_volume *volume, uint32_t pageidx,
+                                              uint64_t mark_lsn, enum store_page_state state,
+                                              struct graft_error *err);
+
+#endif

@@ -1,0 +1,18 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Background synchronisation: one thread per client, one job per volume.
+#ifndef CLIENT_SYNC_H
+#define CLIENT_SYNC_H
+
+#include "client/client.h"
+
+struct sync;
+
+void sync_end(struct sync *sync);  // stops the thread; NULL is fine
+void sync_free(struct sync *sync); // no volume is left; NULL is fine
+// A local commit was made: a volume that pushes by itself does so now.
+void sync_note_commit(struct graft_volume *volume);
+// Takes the volume out, waits for what is being done for it. Nothing if it is not in.
+void sync_remove(struct graft *client, struct graft_volume *volume);
+
+#endif

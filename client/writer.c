@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Writing: the store's writer, with what it misses fetched.
+#include <stdlib.h>
+
+#include "client/client.h"
+#include "client/sync.h"
+#include "common/base/check.h"
+
+struct graft_writer {
+    struct graft_volume *volume;
+    struct store_writer *store;
+};
+
+enum graft_status graft_writer_begin(struct graft_volume *volume, struct graft_writer **ret_writer,
+                                     struct graft_error *err)
+{
+    REQUIRE(volume);
+    REQUIRE(ret_writer);
+    enum graft_status status = store_check_fork(volume->client->store, err);
+    if (status != GRAFT_OK)
+        return status;
+    _cleanup_(free_p) struct graft_writer *writer = calloc(1, sizeof *writer);
+    if (!writer)
+        return error_set(err, GRAFT_INTERNAL, GRAFT_DETAIL_NO_MEMORY, "no memory for a writer");
+    writer->volume = volume;
+    status = store_writer_begin(volume->store, &writer->store, err);
+    if (status == GRAFT_OK)
+        *ret_writer = TAKE(writer);
+    return status;
+}
+
+uint64_t writer_base_lsn(const struct graft_writer *writer)
+{
+    return store_pin_lsn(store_writer_base(writer->store));
+}
+
+static enum graft_status writer_check(const struct graft_writer *writer, struct graft_error *err)
+{
+    return store_check_fork(writer->volume->client->store, err);
+}
+
+enum graft_status graft_writer_write(struct graft_writer *writer, uint32_t pageidx, const void *data,
+                                     size_t size, struct graft_error *err)
+{
+    REQUIRE(writer);
+    if (size > 0)
+        REQUIRE(data);
+    enum graft_status status = writer_check(writer, err);
+    if (status != GRAFT_OK)
+        return status;
+    return store_writer_write(writer->store, pageidx, data, size, err);
+}
+
+enum graft_status graft_writer_read(struct graft_writer *writer, uint32_t pageidx, void *to, size_t to_size,
+                                    size_t *ret_size, struct graft_error *err)
+{
+    REQUIRE(writer);
+    REQUIRE(to);
+    REQUIRE(ret_size);
+    struct graft_volume *volume = writer->volume;
+    enum graft_status status = writer_check(writer, err);
+    if (status == GRAFT_OK)
+        status = volume_check_page(volume, pageidx, to_size, err);
+    if (status != GRAFT_OK)
+        return status;
+    for (unsigned round = 0; round < READ_ROUNDS_MAX; round++) {
+        struct store_page page;
+        status = store_writer_read(writer->store, pageidx, to, to_size, &page, err);
+        if (status != GRAFT_OK)
+            return status;
+        if (page.state != STORE_PAGE_PENDING) {
+            *ret_size = page.state == STORE_PAGE_AVAILABLE
+                            ? page.size
+                            : volume_fill_empty(volume, pageidx, store_writer_page_count(writer->store), to);
+            return GRAFT_OK;
+        }
+        status = volume_fetch(volume, store_writer_base(writer->store), &page, err);
+        if (status != GRAFT_OK)
+            return status;
+    }
+    return error_set(err, GRAFT_INTERNAL, GRAFT_DETAIL_NONE,
+                     "page %u of volume %s was fetched %u times and is not here", pageidx,
+                     gid_format(&volume->source.vid).text, READ_ROUNDS_MAX);
+}
+
+enum graft_status graft_writer_truncate(struct graft_writer *writer, uint32_t page_count,
+                                        struct graft_error *err)
+{
+    REQUIRE(writer);
+    enum graft_status status = writer_check(writer, err);
+    if (status != GRAFT_OK)
+        return status;
+    return store_writer_truncate(writer->store, page_count, err);
+}
+
+uint32_t graft_writer_page_count(const struct graft_writer *writer)
+{
+    return writer ? store_writer_page_count(writer->store) : 0;
+}
+
+enum graft_status graft_writer_commit(struct graft_writer *writer, uint64_t *ret_lsn, struct graft_error *err)
+{
+    REQUIRE(writer);
+    enum graft_status status = writer_check(writer, err);
+    if (status != GRAFT_OK)
+        return status;
+    struct graft_volume *volume = writer->volume;
+    status = store_writer_commit(writer->store, ret_lsn, err);
+    free(writer);
+    if (status == GRAFT_OK)
+        sync_note_commit(volume);
+    return status;
+}
+
+void graft_writer_abort(struct graft_writer *writer)
+{
+    if (!writer || client_is_forked(writer->volume->client))
+        return;
+    store_writer_abort(writer->store);
+    free(writer);
+}

@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "metastore/reply.h"
+
+#include "common/base/limits.h"
+#include "common/base/log.h"
+
+#define RETRY_AFTER_S 1
+
+// A commit of 8,192 segments, decoded.
+#define REQUEST_MEMORY_MAX (16 * MIB)
+
+void reply_message(struct http_request *request, const ProtobufCMessage *message)
+{
+    _cleanup_(buffer_release) struct buffer body = BUFFER_INIT(UNARY_RESPONSE_SIZE_MAX);
+    struct graft_error error;
+    if (message_encode(message, &body, &error) == GRAFT_OK)
+        http_respond(request, 200, HTTP_PROTOBUF, &body);
+    else
+        reply_error(request, &error);
+}
+
+static void log_fault(const struct graft_error *error)
+{
+    if (error->status == GRAFT_INTERNAL || error->status == GRAFT_CORRUPT)
+        log_error("request_failed", "%s", log_format_error(error).text);
+}
+
+void reply_error(struct http_request *request, const struct graft_error *error)
+{
+    log_fault(error);
+    http_respond_error(request, error, error->status == GRAFT_UNAVAILABLE ? RETRY_AFTER_S : 0);
+}
+
+void reply_refusal(struct http_request *request, const struct commit_answer *answer)
+{
+    if (!answer->has_token) {
+        reply_error(request, &answer->error);
+        return;
+    }
+    log_fault(&answer->error);
+    Graft__Error message = GRAFT__ERROR__INIT;
+    Graft__Snapshot snapshot;
+    error_to_message(&answer->error, &message);
+    message.token = binary_of(answer->token.bytes, TOKEN_SIZE);
+    if (answer->has_snapshot) {
+        snapshot_to_message(&answer->snapshot, &snapshot);
+        message.snapshot = &snapshot;
+    }
+    _cleanup_(buffer_release) struct buffer body = BUFFER_INIT(ERROR_RESPONSE_SIZE_MAX);
+    struct graft_error error;
+    if (message_encode(&message.base, &body, &error) == GRAFT_OK)
+        http_respond(request, http_code_of(&answer->error), HTTP_PROTOBUF, &body);
+    else
+        reply_error(request, &error);
+}
+
+ProtobufCMessage *request_message(struct http_request *request, struct bytes body,
+                                  const ProtobufCMessageDescriptor *descriptor)
+{
+    ProtobufCMessage *message = NULL;
+    struct graft_error error;
+    if (message_decode(descriptor, body, REQUEST_MEMORY_MAX, &message, &error) != GRAFT_OK)
+        reply_error(request, &error);
+    return message;
+}

@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "metastore/settings.h"
+
+#include "common/base/log.h"
+#include "common/net/daemon_life.h"
+
+#define FIELD(name) offsetof(struct settings, name)
+
+static const struct option_spec specs[] = {
+    {"listen", OPTION_STRING, FIELD(listen), .letter = 'l', .metavar = "ADDR:PORT",
+     .env = "GRAFT_METASTORE_LISTEN", .fallback = "127.0.0.1:3001",
+     .help = "where to serve calls; port 0 takes a free one"},
+    {"watch-listen", OPTION_STRING, FIELD(watch_listen), .metavar = "ADDR:PORT",
+     .env = "GRAFT_METASTORE_WATCH_LISTEN", .fallback = "127.0.0.1:3002",
+     .help = "where to serve the call watch, on threads of its own"},
+    {"store", OPTION_STRING, FIELD(store), .letter = 's', .metavar = "URL", .env = "GRAFT_METASTORE_STORE",
+     .help = "where the log of commits is kept: rocksdb:DIR or fs:DIR"},
+    {"cluster-key", OPTION_STRING, FIELD(cluster_key), .metavar = "FILE", .env = "GRAFT_CLUSTER_KEY",
+     .help =
+         "the key that all daemons of the cluster share: a file of 64 hex digits that only its owner may read"},
+    {"insecure", OPTION_FLAG, FIELD(insecure), .env = "GRAFT_INSECURE",
+     .help = "listen beyond loopback without TLS and keys"},
+    {"disk-reserve", OPTION_SIZE, FIELD(disk_reserve), .metavar = "SIZE",
+     .env = "GRAFT_METASTORE_DISK_RESERVE", .fallback = "64M",
+     .help = "refuse writes, and go on serving reads, while less than this is free on the disk"},
+    {"threads", OPTION_NUMBER, FIELD(threads), .metavar = "N", .env = "GRAFT_METASTORE_THREADS",
+     .fallback = "2", .help = "threads that serve connections", .min = 1, .max = 64},
+    {"connections-max", OPTION_NUMBER, FIELD(connections_max), .metavar = "N",
+     .env = "GRAFT_METASTORE_CONNECTIONS_MAX", .fallback = "4096", .help = "connections for calls at once",
+     .min = 8, .max = 1000000},
+    {"watchers-max", OPTION_NUMBER, FIELD(watchers_max), .metavar = "N",
+     .env = "GRAFT_METASTORE_WATCHERS_MAX", .fallback = "16384",
+     .help = "connections for the call watch at once", .min = 8, .max = 1000000},
+    {"ready-file", OPTION_STRING, FIELD(ready_file), .metavar = "FILE",
+     .help = "write the bound addresses there once serving"},
+    {"log-level", OPTION_STRING, FIELD(log_level), .metavar = "LEVEL", .env = "GRAFT_LOG_LEVEL",
+     .fallback = "info", .help = "error, warn, info or debug"},
+    {"print-config", OPTION_FLAG, FIELD(print_config),
+     .help = "print a commented sample configuration file and exit"},
+};
+
+const struct option_table settings_table = {
+    .program = "graft-metastore",
+    .synopsis = "--store rocksdb:DIR --cluster-key FILE [options]",
+    .about =
+        "Keeps the log of commits of every Graft volume: decides the order of commits, tells clients what changed, "
+        "and wakes them when it does.",
+    .specs = specs,
+    .count = sizeof specs / sizeof specs[0],
+    .config_file = true,
+};
+
+enum graft_status settings_check(const struct settings *settings, struct graft_error *err)
+{
+    enum log_level level;
+    if (!settings->store)
+        return error_set(err, GRAFT_INVALID, GRAFT_DETAIL_BAD_ARGUMENT,
+                         "--store is missing; try --store rocksdb:DIR");
+    if (!settings->cluster_key)
+        return error_set(
+            err, GRAFT_INVALID, GRAFT_DETAIL_BAD_ARGUMENT,
+            "--cluster-key is missing; make one with: openssl rand -hex 32 >FILE; chmod 600 FILE");
+    if (!log_level_parse(settings->log_level, &level))
+        return error_set(err, GRAFT_INVALID, GRAFT_DETAIL_BAD_ARGUMENT,
+                         "--log-level %.40s is none of error, warn, info, debug", settings->log_level);
+    enum graft_status status = daemon_check_listen("listen", settings->listen, settings->insecure, err);
+    if (status == GRAFT_OK)
+        status = daemon_check_listen("watch-listen", settings->watch_listen, settings->insecure, err);
+    return status;
+}

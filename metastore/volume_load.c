@@ -1,0 +1,249 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+//     volume_load ─▶ RECORD ─▶ MARK ─▶ SEARCH ⟲ ─▶ HEAD ─▶ done
+//     volume_read_on ─▶ FOLLOW ⟲ ─▶ MARK ─▶ done
+//
+// Each state reads one object: ask() names it, take() makes the next state of what came.
+//
+// Invariants of the search:
+//   1. `low` exists, or is the retirement mark, or 0;
+//   2. `high` does not exist (0: nothing is known that does not).
+#include "metastore/volume_load.h"
+
+#include <stdatomic.h>
+#include <stdlib.h>
+
+#include "common/base/check.h"
+#include "common/base/limits.h"
+#include "metastore/keys.h"
+
+enum load_state {
+    LOAD_RECORD,
+    LOAD_MARK,
+    LOAD_SEARCH,
+    LOAD_HEAD,
+    LOAD_FOLLOW,
+    LOAD_DONE,
+};
+
+struct load {
+    struct objstore *store;
+    enum load_state at;
+    struct volume_state state;
+    uint64_t low, high, step;
+    uint64_t probe; // the LSN asked for now
+    bool reading_on;
+    struct graft_error error; // .status other than OK: failed
+    volume_loaded_fn *done;
+    void *context;
+
+    // The object asked for. A store may call back before its call returns; whoever of caller and callback
+    // comes second goes on, so that a long walk is a loop and not a recursion.
+    atomic_bool met;
+    struct graft_error got;
+    struct buffer data;
+};
+
+// ---- the search
+
+static void choose_probe(struct load *load)
+{
+    CHECK(load->high == 0 || load->low < load->high);
+    if (load->high == 0) {
+        load->probe = load->low + load->step;
+        load->step *= 2;
+    } else if (load->high > load->low + 1) {
+        load->probe = load->low + (load->high - load->low) / 2;
+    } else if (load->low > load->state.retired_lsn) {
+        load->at = LOAD_HEAD;
+    } else {
+        load->at = LOAD_DONE;
+        // A retired volume keeps its newest commit.
+        if (load->low > 0)
+            error_set(&load->error, GRAFT_CORRUPT, GRAFT_DETAIL_NONE,
+                      "the history up to LSN %llu was retired and there is no commit above it",
+                      (unsigned long long)load->low);
+    }
+}
+
+static void begin_search(struct load *load)
+{
+    load->at = LOAD_SEARCH;
+    load->low = load->state.retired_lsn;
+    load->high = 0;
+    load->step = 1;
+    load->state.head = (struct commit_facts){.vid = load->state.record.vid};
+    choose_probe(load);
+}
+
+// ---- what came
+
+static void take_record(struct load *load, struct graft_error *error)
+{
+    struct gid vid = load->state.record.vid;
+    if (load->got.status == GRAFT_NOT_FOUND)
+        error_set(error, GRAFT_NOT_FOUND, GRAFT_DETAIL_NO_SUCH_VOLUME, "no such volume here");
+    else
+        volume_record_decode(buffer_bytes(&load->data), &vid, &load->state.record, error);
+    load->at = LOAD_MARK;
+}
+
+static void take_mark(struct load *load, struct graft_error *error)
+{
+    struct volume_state *state = &load->state;
+    struct summary mark;
+    if (load->got.status == GRAFT_OK &&
+        summary_decode(buffer_bytes(&load->data), &state->record.vid, &mark, NULL, error) == GRAFT_OK) {
+        state->retired_lsn = mark.last_lsn;
+        state->retired_chain = mark.chain;
+    }
+    // A mark above the head that was read on from: what was read is a leftover, and the history goes on above
+    // the mark.
+    if (load->reading_on && state->head.lsn >= state->retired_lsn)
+        load->at = LOAD_DONE;
+    else
+        begin_search(load);
+}
+
+static void take_probe(struct load *load)
+{
+    if (load->got.status == GRAFT_OK)
+        load->low = load->probe;
+    else
+        load->high = load->probe;
+    choose_probe(load);
+}
+
+static void take_head(struct load *load, struct graft_error *error)
+{
+    if (load->got.status == GRAFT_NOT_FOUND)
+        error_set(error, GRAFT_UNAVAILABLE, GRAFT_DETAIL_NONE,
+                  "its newest commit went away while it was read; try again");
+    else
+        commit_record_decode(buffer_bytes(&load->data), &load->state.record.vid, load->low, &load->state.head,
+                             NULL, error);
+    load->at = LOAD_DONE;
+}
+
+static void take_next(struct load *load, struct graft_error *error)
+{
+    struct commit_facts *head = &load->state.head, next;
+    if (load->got.status == GRAFT_NOT_FOUND) {
+        load->at = LOAD_MARK;
+        return;
+    }
+    if (commit_record_decode(buffer_bytes(&load->data), &head->vid, head->lsn + 1, &next, NULL, error) !=
+        GRAFT_OK)
+        return;
+    if (!hash_equal(&next.base_chain, &head->chain))
+        error_set(error, GRAFT_CORRUPT, GRAFT_DETAIL_CHAIN_MISMATCH,
+                  "commit %llu does not follow the one before it", (unsigned long long)next.lsn);
+    *head = next;
+}
+
+static void take(struct load *load)
+{
+    struct graft_error *error = &load->error;
+    if (load->got.status != GRAFT_OK && load->got.status != GRAFT_NOT_FOUND)
+        *error = load->got;
+    else if (load->at == LOAD_RECORD)
+        take_record(load, error);
+    else if (load->at == LOAD_MARK)
+        take_mark(load, error);
+    else if (load->at == LOAD_SEARCH)
+        take_probe(load);
+    else if (load->at == LOAD_HEAD)
+        take_head(load, error);
+    else
+        take_next(load, error);
+    buffer_release(&load->data);
+    if (error->status != GRAFT_OK)
+        load->at = LOAD_DONE;
+}
+
+// ---- asking
+
+static void go_on(struct load *load);
+
+static void got(void *context, struct objstore_result *result)
+{
+    struct load *load = context;
+    load->got = result->error;
+    load->data = buffer_take(&result->data);
+    if (!atomic_exchange(&load->met, true))
+        return;
+    take(load);
+    go_on(load);
+}
+
+static void ask(struct load *load)
+{
+    const struct gid *vid = &load->state.record.vid;
+    struct object_key key;
+    size_t size_max = RECORD_SIZE_MAX;
+    switch (load->at) {
+    case LOAD_RECORD:
+        key = key_catalog(vid);
+        break;
+    case LOAD_MARK:
+        key = key_retired(vid);
+        break;
+    case LOAD_SEARCH:
+        key = key_commit(vid, load->probe);
+        size_max = 1; // only whether it exists
+        break;
+    case LOAD_HEAD:
+        key = key_commit(vid, load->low);
+        break;
+    default:
+        CHECK(load->at == LOAD_FOLLOW);
+        key = key_commit(vid, load->state.head.lsn + 1);
+        break;
+    }
+    atomic_store(&load->met, false);
+    objstore_get(load->store, key.text, 0, size_max, got, load);
+}
+
+static void go_on(struct load *load)
+{
+    while (load->at != LOAD_DONE) {
+        ask(load);
+        if (!atomic_exchange(&load->met, true))
+            return; // the callback goes on
+        take(load);
+    }
+    bool ok = load->error.status == GRAFT_OK;
+    if (!ok)
+        error_context(&load->error, load->error.status, "volume %s",
+                      gid_format(&load->state.record.vid).text);
+    load->done(load->context, ok ? &load->state : NULL, ok ? NULL : &load->error);
+    free(load);
+}
+
+static struct load *load_new(struct objstore *store, enum load_state at, volume_loaded_fn *done,
+                             void *context)
+{
+    struct load *load = calloc(1, sizeof *load);
+    CHECK(load);
+    load->store = store;
+    load->at = at;
+    load->done = done;
+    load->context = context;
+    return load;
+}
+
+void volume_load(struct objstore *store, const struct gid *vid, volume_loaded_fn *done, void *context)
+{
+    struct load *load = load_new(store, LOAD_RECORD, done, context);
+    load->state.record.vid = *vid;
+    go_on(load);
+}
+
+void volume_read_on(struct objstore *store, const struct volume_state *from, volume_loaded_fn *done,
+                    void *context)
+{
+    struct load *load = load_new(store, LOAD_FOLLOW, done, context);
+    load->state = *from;
+    load->reading_on = true;
+    go_on(load);
+}

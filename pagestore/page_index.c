@@ -1,0 +1,379 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "pagestore/page_index.h"
+
+#include <stdlib.h>
+
+#include "common/base/check.h"
+#include "common/store/cut_index.h"
+#include "pagestore/page_index_internal.h"
+
+// Volumes that nobody reads from right now and whose state is remembered all the same.
+#define IDLE_VOLUMES_MAX 16384u
+// Neighbours that are tried before a seek: pages in a row mostly have one version each.
+#define STEPS_BEFORE_SEEK 4
+// Pages that are sought at once after stepping was in vain: neighbours of a page with many versions have many as well.
+#define STEPS_PAUSE 8
+
+static const struct rocks_family families[FAMILY_COUNT] = {
+    [FAMILY_PAGES] = {.name = "pages", .compression = ROCKS_LZ4},
+    [FAMILY_COMMITS] = {.name = "commits", .compression = ROCKS_LZ4},
+    [FAMILY_CUTS] = {.name = "cuts", .compression = ROCKS_LZ4},
+    [FAMILY_VOLUMES] = {.name = "volumes", .compression = ROCKS_LZ4},
+    [FAMILY_SEGMENTS] = {.name = "segments", .compression = ROCKS_LZ4},
+    [FAMILY_NUMBERS] = {.name = "numbers", .compression = ROCKS_LZ4, .point_reads = true},
+};
+
+static const struct rocks_settings rocks_settings = {
+    .block_cache_size = 32 * 1024 * 1024,
+    .write_buffer_size = 16 * 1024 * 1024,
+    .max_open_files = 256,
+};
+
+static enum graft_status bad_entry(struct graft_error *err, const char *what)
+{
+    return error_set(
+        err, GRAFT_CORRUPT, GRAFT_DETAIL_BAD_MESSAGE,
+        "the page-version index has a malformed %s entry; stop the pagestore, remove its cache folder and "
+        "start it again: the index is rebuilt",
+        what);
+}
+
+static enum graft_status read_number(struct page_index *index, const char *name, uint32_t *ret_next,
+                                     struct graft_error *err)
+{
+    _cleanup_(rocks_slice_free_p) rocksdb_pinnableslice_t *slice = NULL;
+    enum graft_status status =
+        rocks_get(index->rocks->db, index->rocks->families[FAMILY_NUMBERS], index->rocks->read,
+                  (struct bytes){(const uint8_t *)name, strlen(name)}, &slice, err);
+    if (status != GRAFT_OK)
+        return status;
+    if (slice && rocks_slice(slice).size != NUMBER_SIZE)
+        return bad_entry(err, "number");
+    *ret_next = slice ? get_le32(rocks_slice(slice).data) : 1;
+    return GRAFT_OK;
+}
+
+enum graft_status page_index_open(const char *path, struct metrics *metrics, struct page_index **ret_index,
+                                  struct graft_error *err)
+{
+    struct page_index *index = calloc(1, sizeof *index);
+    if (!index)
+        return error_set(err, GRAFT_INTERNAL, GRAFT_DETAIL_NO_MEMORY, "no memory for the page-version index");
+    enum graft_status status = rocks_open(path, &rocks_settings, families, FAMILY_COUNT, &index->rocks, err);
+    if (status == GRAFT_OK)
+        status = read_number(index, "volume", &index->next_volume, err);
+    if (status == GRAFT_OK)
+        status = read_number(index, "segment", &index->next_segment, err);
+    if (status != GRAFT_OK) {
+        rocks_close(index->rocks);
+        free(index);
+        return error_context(err, status, "opening the page-version index in %s", path);
+    }
+    mutex_init(&index->lock, RANK_PAGE_INDEX);
+    index->entries = metrics_counter(metrics, "graft_index_entries_total", NULL, "page versions applied");
+    index->applied_commits = metrics_counter(metrics, "graft_index_commits_total", NULL, "commits applied");
+    index->seeks = metrics_counter(metrics, "graft_index_seeks_total", NULL, "seeks made to resolve pages");
+    index->dropped = metrics_counter(metrics, "graft_index_dropped_total", NULL,
+                                     "volumes whose index was dropped because their history is another one");
+    *ret_index = index;
+    return GRAFT_OK;
+}
+
+void page_index_close(struct page_index *index)
+{
+    if (!index)
+        return;
+    struct index_volume *volume, *next;
+    HASH_ITER (hh, index->volumes, volume, next) {
+        CHECK(volume->references == 0 && !volume->applying);
+        HASH_DEL(index->volumes, volume);
+        free(volume);
+    }
+    rocks_close(index->rocks);
+    mutex_release(&index->lock);
+    free(index);
+}
+
+// ---- volumes --------------------------------------------------------------------------------------------------------
+
+// Reads what the database knows of volume->vid into a volume that nobody else sees yet.
+static enum graft_status load_volume(struct index_volume *volume, struct graft_error *err)
+{
+    const struct rocks *rocks = volume->index->rocks;
+    _cleanup_(rocks_slice_free_p) rocksdb_pinnableslice_t *slice = NULL;
+    enum graft_status status = rocks_get(rocks->db, rocks->families[FAMILY_VOLUMES], rocks->read,
+                                         (struct bytes){volume->vid.bytes, GID_SIZE}, &slice, err);
+    if (status != GRAFT_OK || !slice)
+        return status;
+    struct bytes value = rocks_slice(slice);
+    if (value.size != VOLUME_VALUE_SIZE)
+        return bad_entry(err, "volume");
+    volume->number = get_le32(value.data);
+    volume->state.lsn = get_le64(value.data + 4);
+    memcpy(volume->state.chain.bytes, value.data + 12, HASH_SIZE);
+    volume->state.page_count = get_le32(value.data + 28);
+    volume->lowest_cut = get_le32(value.data + 32);
+    return GRAFT_OK;
+}
+
+static struct index_volume *take_known(struct page_index *index, const struct gid *vid)
+{
+    struct index_volume *volume;
+    mutex_assert_held(&index->lock);
+    HASH_FIND(hh, index->volumes, vid, sizeof *vid, volume);
+    if (volume && volume->references++ == 0)
+        index->idle_count--;
+    return volume;
+}
+
+enum graft_status page_index_volume(struct page_index *index, const struct gid *vid,
+                                    struct index_volume **ret_volume, struct graft_error *err)
+{
+    {
+        LOCK_GUARD(&index->lock);
+        struct index_volume *known = take_known(index, vid);
+        if (known) {
+            *ret_volume = known;
+            return GRAFT_OK;
+        }
+    }
+    struct index_volume *volume = calloc(1, sizeof *volume);
+    if (!volume)
+        return error_set(err, GRAFT_INTERNAL, GRAFT_DETAIL_NO_MEMORY, "no memory for a volume of the index");
+    volume->index = index;
+    volume->vid = *vid;
+    volume->references = 1;
+    volume->lowest_cut = CUT_NONE;
+    enum graft_status status = load_volume(volume, err);
+    if (status != GRAFT_OK) {
+        free(volume);
+        return status;
+    }
+    LOCK_GUARD(&index->lock);
+    // Somebody else may have loaded it meanwhile; theirs counts, for it may have moved on.
+    struct index_volume *known = take_known(index, vid);
+    if (known) {
+        free(volume);
+        volume = known;
+    } else {
+        HASH_ADD(hh, index->volumes, vid, sizeof volume->vid, volume);
+    }
+    *ret_volume = volume;
+    return GRAFT_OK;
+}
+
+void index_volume_release(struct index_volume *volume)
+{
+    if (!volume)
+        return;
+    struct page_index *index = volume->index;
+    LOCK_GUARD(&index->lock);
+    CHECK(volume->references > 0);
+    if (--volume->references > 0)
+        return;
+    // To the end of the table's order: what stands in front was used least recently.
+    HASH_DEL(index->volumes, volume);
+    HASH_ADD(hh, index->volumes, vid, sizeof volume->vid, volume);
+    if (++index->idle_count <= IDLE_VOLUMES_MAX)
+        return;
+    struct index_volume *oldest = index->volumes;
+    while (oldest->references > 0)
+        oldest = oldest->hh.next;
+    HASH_DEL(index->volumes, oldest);
+    index->idle_count--;
+    free(oldest);
+}
+
+const struct gid *index_volume_vid(const struct index_volume *volume)
+{
+    return &volume->vid;
+}
+
+struct index_state index_volume_state(struct index_volume *volume)
+{
+    LOCK_GUARD(&volume->index->lock);
+    return volume->state;
+}
+
+// ---- looking up -------------------------------------------------------------------------------------------------------
+
+enum graft_status index_volume_commit_at(struct index_volume *volume, uint64_t lsn,
+                                         struct index_state *ret_state, struct graft_error *err)
+{
+    struct page_index *index = volume->index;
+    uint8_t key[COMMIT_KEY_SIZE];
+    {
+        LOCK_GUARD(&index->lock);
+        if (lsn == volume->state.lsn) {
+            *ret_state = volume->state;
+            return GRAFT_OK;
+        }
+        put_commit_key(key, volume->number, lsn);
+    }
+    _cleanup_(rocks_slice_free_p) rocksdb_pinnableslice_t *slice = NULL;
+    enum graft_status status = rocks_get(index->rocks->db, index->rocks->families[FAMILY_COMMITS],
+                                         index->rocks->read, (struct bytes){key, sizeof key}, &slice, err);
+    if (status != GRAFT_OK)
+        return status;
+    if (!slice)
+        return error_set(err, GRAFT_NOT_FOUND, GRAFT_DETAIL_NONE,
+                         "the page-version index has no commit %llu of %s", (unsigned long long)lsn,
+                         gid_format(&volume->vid).text);
+    struct bytes value = rocks_slice(slice);
+    if (value.size != COMMIT_VALUE_SIZE)
+        return bad_entry(err, "commit");
+    ret_state->lsn = lsn;
+    memcpy(ret_state->chain.bytes, value.data, HASH_SIZE);
+    ret_state->page_count = get_le32(value.data + HASH_SIZE);
+    return GRAFT_OK;
+}
+
+struct lookup {
+    struct index_volume *volume;
+    uint32_t number, lowest_cut;
+    uint64_t lsn;
+    struct rocks_scan *scan;
+    struct cut_reader *cuts; // opened by the first page that may have been cut off
+    uint64_t seeks;
+    unsigned pause; // pages until stepping is tried again
+};
+
+static void lookup_release(struct lookup *lookup)
+{
+    cut_reader_close(lookup->cuts);
+    rocks_scan_free(lookup->scan);
+}
+
+static void volume_prefix(const struct lookup *lookup, uint8_t to[NUMBER_SIZE])
+{
+    put_be32(to, lookup->number);
+}
+
+static enum graft_status no_memory(struct graft_error *err)
+{
+    return error_set(err, GRAFT_INTERNAL, GRAFT_DETAIL_NO_MEMORY, "no memory to read the page-version index");
+}
+
+// The lowest cut after `after`, up to the snapshot.
+static enum graft_status lowest_cut(struct lookup *lookup, uint64_t after, uint32_t *ret_cut,
+                                    struct graft_error *err)
+{
+    const struct rocks *rocks = lookup->volume->index->rocks;
+    if (!lookup->cuts) {
+        uint8_t prefix[NUMBER_SIZE];
+        volume_prefix(lookup, prefix);
+        lookup->cuts =
+            cut_reader_open(rocks->db, rocks->families[FAMILY_CUTS], (struct bytes){prefix, sizeof prefix});
+    }
+    return lookup->cuts ? cut_reader_lowest(lookup->cuts, after, lookup->lsn, ret_cut, err) : no_memory(err);
+}
+
+// Moves to the first key at or behind `key`. Keys are asked for in ascending order.
+static void move_to(struct lookup *lookup, const uint8_t *key)
+{
+    rocksdb_iterator_t *iterator = lookup->scan->iterator;
+    bool stepping = lookup->seeks > 0 && lookup->pause == 0;
+    for (int step = 0; stepping && step <= STEPS_BEFORE_SEEK; step++) {
+        if (!rocksdb_iter_valid(iterator))
+            return; // behind the volume's last key, and so is this one
+        if (memcmp(rocks_iter_key(iterator).data, key, PAGE_KEY_SIZE) >= 0)
+            return;
+        if (step < STEPS_BEFORE_SEEK)
+            rocksdb_iter_next(iterator);
+    }
+    if (stepping)
+        lookup->pause = STEPS_PAUSE;
+    else if (lookup->pause > 0)
+        lookup->pause--;
+    rocksdb_iter_seek(iterator, (const char *)key, PAGE_KEY_SIZE);
+    lookup->seeks++;
+}
+
+static enum graft_status resolve_page(struct lookup *lookup, uint32_t pageidx, struct page_version *version,
+                                      struct graft_error *err)
+{
+    rocksdb_iterator_t *iterator = lookup->scan->iterator;
+    uint8_t key[PAGE_KEY_SIZE];
+    put_page_key(key, lookup->number, pageidx, lookup->lsn);
+    *version = (struct page_version){.pageidx = pageidx};
+    move_to(lookup, key);
+    if (!rocksdb_iter_valid(iterator))
+        return rocks_iter_status(iterator, "reading the page-version index", err);
+    struct bytes found = rocks_iter_key(iterator);
+    if (found.size != PAGE_KEY_SIZE)
+        return bad_entry(err, "page");
+    if (memcmp(found.data, key, PAGE_PREFIX_SIZE) != 0)
+        return GRAFT_OK;
+    struct bytes value = rocks_iter_value(iterator);
+    if (value.size != PAGE_VALUE_SIZE)
+        return bad_entry(err, "page");
+    uint32_t segment = get_le32(value.data);
+    if (lookup->lowest_cut < pageidx) {
+        uint32_t cut;
+        enum graft_status status = lowest_cut(lookup, ~get_be64(found.data + PAGE_PREFIX_SIZE), &cut, err);
+        if (status != GRAFT_OK)
+            return status;
+        if (cut < pageidx)
+            return GRAFT_OK;
+    }
+    version->segment = segment;
+    return GRAFT_OK;
+}
+
+static enum graft_status being_rebuilt(const struct index_volume *volume, struct graft_error *err)
+{
+    return error_set(err, GRAFT_UNAVAILABLE, GRAFT_DETAIL_BEHIND,
+                     "the index of %s is being rebuilt; ask again", gid_format(&volume->vid).text);
+}
+
+enum graft_status index_volume_resolve(struct index_volume *volume, uint64_t lsn, const struct pageset *pages,
+                                       struct page_version *versions, struct graft_error *err)
+{
+    struct page_index *index = volume->index;
+    _cleanup_(lookup_release) struct lookup lookup = {.volume = volume, .lsn = lsn};
+    {
+        LOCK_GUARD(&index->lock);
+        if (lsn > volume->state.lsn)
+            return being_rebuilt(volume, err);
+        lookup.number = volume->number;
+        lookup.lowest_cut = volume->lowest_cut;
+    }
+    uint8_t prefix[NUMBER_SIZE];
+    volume_prefix(&lookup, prefix);
+    lookup.scan = rocks_scan_new(index->rocks->db, index->rocks->families[FAMILY_PAGES],
+                                 (struct bytes){prefix, sizeof prefix}, NULL);
+    if (!lookup.scan)
+        return no_memory(err);
+    struct pageset_cursor cursor = pageset_cursor(pages);
+    uint32_t pageidx;
+    enum graft_status status = GRAFT_OK;
+    while (status == GRAFT_OK && pageset_next(&cursor, &pageidx))
+        status = resolve_page(&lookup, pageidx, versions++, err);
+    metric_add(index->seeks, (int64_t)lookup.seeks);
+    // A drop takes the number away before it deletes: as long as it is there, nothing was missing (invariant 3).
+    LOCK_GUARD(&index->lock);
+    if (status == GRAFT_OK && volume->number != lookup.number)
+        return being_rebuilt(volume, err);
+    return status;
+}
+
+enum graft_status page_index_segment(struct page_index *index, uint32_t number,
+                                     struct segment_place *ret_place, struct graft_error *err)
+{
+    uint8_t key[NUMBER_SIZE];
+    put_be32(key, number);
+    _cleanup_(rocks_slice_free_p) rocksdb_pinnableslice_t *slice = NULL;
+    enum graft_status status = rocks_get(index->rocks->db, index->rocks->families[FAMILY_SEGMENTS],
+                                         index->rocks->read, (struct bytes){key, sizeof key}, &slice, err);
+    if (status != GRAFT_OK)
+        return status;
+    if (!slice || rocks_slice(slice).size != SEGMENT_VALUE_SIZE)
+        return bad_entry(err, "segment");
+    const uint8_t *value = rocks_slice(slice).data;
+    memcpy(ret_place->sid.bytes, value, GID_SIZE);
+    memcpy(ret_place->owner.bytes, value + 16, GID_SIZE);
+    ret_place->object_size = get_le64(value + 32);
+    ret_place->index_offset = get_le64(value + 40);
+    ret_place->index_size = get_le32(value + 48);
+    return GRAFT_OK;
+}

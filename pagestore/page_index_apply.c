@@ -1,0 +1,370 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Applying commits to the page-version index, and dropping a volume. One thread does both.
+//
+// Commits gather in a batch of the volume (`applying`), until it is full or published: a write of its own for each would
+// cost more than its entries. What a full batch writes before its last commit is complete lies above the applied LSN
+// (invariant 1).
+#include <stdlib.h>
+
+#include "common/base/check.h"
+#include "common/base/limits.h"
+#include "common/net/message.h"
+#include "common/store/cut_index.h"
+#include "pagestore/page_index_internal.h"
+
+// Of one write batch: larger ones are no faster, and hold up readers of the same memtable.
+#define BATCH_PUTS_MAX 1000
+
+// A segment that got its number in the batch, where a lookup in the database does not find it yet.
+struct new_segment {
+    uint8_t name[SEGMENT_NAME_SIZE];
+    uint32_t number;
+    UT_hash_handle hh;
+};
+
+struct applying {
+    struct page_index *index;
+    struct index_volume *volume;
+    uint32_t number;
+    uint64_t lsn; // of the commit that is being added
+    rocksdb_writebatch_t *batch;
+    unsigned puts, entries;       // in the batch; entries are those of pages
+    struct new_segment *segments; // that got their numbers in the batch
+    // After the last commit that was added whole.
+    struct index_state state;
+    uint32_t lowest_cut;
+    unsigned commits;
+};
+
+static enum graft_status malformed(struct applying *applying, struct graft_error *err, const char *field)
+{
+    return error_set(err, GRAFT_CORRUPT, GRAFT_DETAIL_BAD_MESSAGE,
+                     "commit %llu of %s, from the metastore: bad %s", (unsigned long long)applying->lsn,
+                     gid_format(&applying->volume->vid).text, field);
+}
+
+static void forget_segments(struct applying *applying)
+{
+    struct new_segment *segment, *next;
+    HASH_ITER (hh, applying->segments, segment, next) {
+        HASH_DEL(applying->segments, segment);
+        free(segment);
+    }
+}
+
+void applying_free(struct applying *applying)
+{
+    if (!applying)
+        return;
+    forget_segments(applying);
+    rocksdb_writebatch_destroy(applying->batch);
+    free(applying);
+}
+
+static enum graft_status flush(struct applying *applying, struct graft_error *err)
+{
+    enum graft_status status =
+        rocks_write(applying->index->rocks->db, applying->index->rocks->write, applying->batch, err);
+    if (status != GRAFT_OK)
+        return error_context(err, status, "writing the page-version index");
+    rocksdb_writebatch_clear(applying->batch);
+    metric_add(applying->index->entries, applying->entries);
+    applying->puts = applying->entries = 0;
+    forget_segments(applying);
+    return GRAFT_OK;
+}
+
+// Something was put into the batch, which may be full now.
+static enum graft_status added_one(struct applying *applying, struct graft_error *err)
+{
+    return ++applying->puts < BATCH_PUTS_MAX ? GRAFT_OK : flush(applying, err);
+}
+
+static void put_number(struct applying *applying, struct bytes key, uint32_t number)
+{
+    uint8_t value[NUMBER_SIZE];
+    put_le32(value, number);
+    rocks_batch_put(applying->batch, applying->index->rocks->families[FAMILY_NUMBERS], key,
+                    (struct bytes){value, sizeof value});
+}
+
+// The number of (SID, owner), a new one with its place where there is none yet.
+static enum graft_status segment_number(struct applying *applying, const Graft__SegmentRef *ref,
+                                        uint32_t *ret_number, struct graft_error *err)
+{
+    const struct rocks *rocks = applying->index->rocks;
+    uint8_t name[SEGMENT_NAME_SIZE];
+    struct gid sid, owner;
+    if (gid_from_bytes(bytes_of(&ref->sid), GID_SEGMENT, "sid", &sid, NULL) != GRAFT_OK ||
+        gid_from_bytes(bytes_of(&ref->owner), GID_VOLUME, "owner", &owner, NULL) != GRAFT_OK)
+        return malformed(applying, err, "segment reference");
+    memcpy(name, sid.bytes, GID_SIZE);
+    memcpy(name + GID_SIZE, owner.bytes, GID_SIZE);
+    struct new_segment *added;
+    HASH_FIND(hh, applying->segments, name, sizeof name, added);
+    if (added) {
+        *ret_number = added->number;
+        return GRAFT_OK;
+    }
+    _cleanup_(rocks_slice_free_p) rocksdb_pinnableslice_t *slice = NULL;
+    enum graft_status status = rocks_get(rocks->db, rocks->families[FAMILY_NUMBERS], rocks->read,
+                                         (struct bytes){name, sizeof name}, &slice, err);
+    if (status != GRAFT_OK)
+        return status;
+    if (slice && rocks_slice(slice).size == NUMBER_SIZE) {
+        *ret_number = get_le32(rocks_slice(slice).data);
+        return GRAFT_OK;
+    }
+    added = calloc(1, sizeof *added);
+    if (!added)
+        return error_set(err, GRAFT_INTERNAL, GRAFT_DETAIL_NO_MEMORY, "no memory to index a commit");
+    *ret_number = applying->index->next_segment++;
+    memcpy(added->name, name, sizeof name);
+    added->number = *ret_number;
+    HASH_ADD(hh, applying->segments, name, sizeof added->name, added);
+    uint8_t key[NUMBER_SIZE], value[SEGMENT_VALUE_SIZE];
+    put_be32(key, *ret_number);
+    memcpy(value, name, sizeof name);
+    put_le64(value + 32, ref->object_size);
+    put_le64(value + 40, ref->index_offset);
+    put_le32(value + 48, ref->index_size);
+    rocks_batch_put(applying->batch, rocks->families[FAMILY_SEGMENTS], (struct bytes){key, sizeof key},
+                    (struct bytes){value, sizeof value});
+    put_number(applying, (struct bytes){name, sizeof name}, *ret_number);
+    put_number(applying, (struct bytes){(const uint8_t *)"segment", 7}, applying->index->next_segment);
+    return added_one(applying, err);
+}
+
+// Steps through the runs of a page set in wire form; false at the end.
+struct wire_cursor {
+    struct bytes wire;
+    size_t offset;
+    uint32_t last;
+    struct page_run run;
+    bool malformed;
+};
+
+static bool wire_cursor_next(struct wire_cursor *cursor)
+{
+    int more = pageset_wire_next(cursor->wire, &cursor->offset, &cursor->last, &cursor->run);
+    cursor->malformed = more < 0;
+    return more > 0;
+}
+
+static enum graft_status apply_reference(struct applying *applying, const Graft__SegmentRef *ref,
+                                         struct graft_error *err)
+{
+    const struct rocks *rocks = applying->index->rocks;
+    uint32_t segment = 0;
+    enum graft_status status = segment_number(applying, ref, &segment, err);
+    if (status != GRAFT_OK)
+        return status;
+    uint8_t key[PAGE_KEY_SIZE], value[PAGE_VALUE_SIZE];
+    put_page_key(key, applying->number, 0, applying->lsn);
+    put_le32(value, segment);
+    struct wire_cursor pages = {.wire = bytes_of(&ref->pages)};
+    struct wire_cursor structural = {.wire = bytes_of(&ref->structural)};
+    bool more_structural = wire_cursor_next(&structural);
+    while (wire_cursor_next(&pages)) {
+        for (uint32_t i = 0; i < pages.run.count; i++) {
+            uint32_t pageidx = pages.run.first + i;
+            while (more_structural && structural.run.first + (structural.run.count - 1) < pageidx)
+                more_structural = wire_cursor_next(&structural);
+            put_be32(key + 4, pageidx);
+            value[4] = more_structural && structural.run.first <= pageidx;
+            rocks_batch_put(applying->batch, rocks->families[FAMILY_PAGES], (struct bytes){key, sizeof key},
+                            (struct bytes){value, sizeof value});
+            applying->entries++;
+            status = added_one(applying, err);
+            if (status != GRAFT_OK)
+                return status;
+        }
+    }
+    return pages.malformed || structural.malformed ? malformed(applying, err, "page set") : GRAFT_OK;
+}
+
+// A cut above the applied LSN is invisible (invariant 1), so it may go ahead of the batch that publishes the commit.
+static enum graft_status apply_cut(struct applying *applying, uint32_t cut, struct graft_error *err)
+{
+    const struct rocks *rocks = applying->index->rocks;
+    _cleanup_(rocks_indexed_batch_free_p) rocksdb_writebatch_wi_t *batch = rocksdb_writebatch_wi_create(0, 1);
+    uint8_t prefix[NUMBER_SIZE];
+    put_be32(prefix, applying->number);
+    enum graft_status status = cut_index_put(rocks->db, rocks->families[FAMILY_CUTS], rocks->read, batch,
+                                             (struct bytes){prefix, sizeof prefix}, applying->lsn, cut, err);
+    if (status != GRAFT_OK)
+        return status;
+    char *message = NULL;
+    rocksdb_write_writebatch_wi(rocks->db, rocks->write, batch, &message);
+    return rocks_status(err, message, "writing the page-version index");
+}
+
+static void put_volume(struct applying *applying)
+{
+    const struct index_state *state = &applying->state;
+    uint8_t value[VOLUME_VALUE_SIZE];
+    put_le32(value, applying->number);
+    put_le64(value + 4, state->lsn);
+    memcpy(value + 12, state->chain.bytes, HASH_SIZE);
+    put_le32(value + 28, state->page_count);
+    put_le32(value + 32, applying->lowest_cut);
+    rocks_batch_put(applying->batch, applying->index->rocks->families[FAMILY_VOLUMES],
+                    (struct bytes){applying->volume->vid.bytes, GID_SIZE},
+                    (struct bytes){value, sizeof value});
+}
+
+static void put_commit(struct applying *applying, const struct index_state *state)
+{
+    uint8_t key[COMMIT_KEY_SIZE], value[COMMIT_VALUE_SIZE];
+    put_commit_key(key, applying->number, state->lsn);
+    memcpy(value, state->chain.bytes, HASH_SIZE);
+    put_le32(value + HASH_SIZE, state->page_count);
+    rocks_batch_put(applying->batch, applying->index->rocks->families[FAMILY_COMMITS],
+                    (struct bytes){key, sizeof key}, (struct bytes){value, sizeof value});
+}
+
+// Checks that the commit continues the volume's chain, and that it is the commit its chain says.
+static enum graft_status check_commit(struct applying *applying, const struct index_state *before,
+                                      const Graft__Commit *commit, struct index_state *ret_after,
+                                      struct graft_error *err)
+{
+    struct gid vid;
+    struct token token;
+    struct hash128 base_chain, digest, chain;
+    if (gid_from_bytes(bytes_of(&commit->vid), GID_VOLUME, "vid", &vid, NULL) != GRAFT_OK ||
+        !gid_equal(&vid, &applying->volume->vid) || commit->lsn != before->lsn + 1)
+        return malformed(applying, err, "place in the log");
+    if (token_from_bytes(bytes_of(&commit->token), "token", &token, NULL) != GRAFT_OK ||
+        hash_from_bytes(bytes_of(&commit->base_chain), "base_chain", &base_chain, NULL) != GRAFT_OK ||
+        hash_from_bytes(bytes_of(&commit->digest), "digest", &digest, NULL) != GRAFT_OK ||
+        hash_from_bytes(bytes_of(&commit->chain), "chain", &chain, NULL) != GRAFT_OK)
+        return malformed(applying, err, "hash");
+    struct hash128 expected = chain_next(&base_chain, &vid, commit->lsn, &token, &digest, commit->page_count);
+    if (!hash_equal(&expected, &chain))
+        return malformed(applying, err, "chain");
+    if (!hash_equal(&base_chain, &before->chain))
+        return error_set(err, GRAFT_CORRUPT, GRAFT_DETAIL_CHAIN_MISMATCH,
+                         "commit %llu of %s does not continue the history that the pagestore has indexed",
+                         (unsigned long long)commit->lsn, gid_format(&vid).text);
+    *ret_after = (struct index_state){.lsn = commit->lsn, .chain = chain, .page_count = commit->page_count};
+    return GRAFT_OK;
+}
+
+// A volume's number is given, durably, with its first entry.
+static enum graft_status begin_volume(struct applying *applying, struct graft_error *err)
+{
+    if (applying->number)
+        return GRAFT_OK;
+    applying->number = applying->index->next_volume++;
+    put_number(applying, (struct bytes){(const uint8_t *)"volume", 6}, applying->index->next_volume);
+    return flush(applying, err);
+}
+
+static struct applying *applying_new(struct index_volume *volume)
+{
+    struct page_index *index = volume->index;
+    struct applying *applying = calloc(1, sizeof *applying);
+    if (!applying)
+        return NULL;
+    applying->index = index;
+    applying->volume = volume;
+    applying->batch = rocksdb_writebatch_create();
+    LOCK_GUARD(&index->lock);
+    applying->number = volume->number;
+    applying->state = volume->state;
+    applying->lowest_cut = volume->lowest_cut;
+    return applying;
+}
+
+static enum graft_status add_commit(struct applying *applying, const Graft__Commit *commit,
+                                    struct graft_error *err)
+{
+    struct index_state after;
+    uint32_t lowest_cut = applying->lowest_cut;
+    applying->lsn = commit->lsn;
+    enum graft_status status = check_commit(applying, &applying->state, commit, &after, err);
+    if (status == GRAFT_OK)
+        status = begin_volume(applying, err);
+    if (status == GRAFT_OK && commit->cut < applying->state.page_count) {
+        lowest_cut = MIN(lowest_cut, commit->cut);
+        status = apply_cut(applying, commit->cut, err);
+    }
+    for (size_t i = 0; status == GRAFT_OK && i < commit->n_segments; i++)
+        status = apply_reference(applying, commit->segments[i], err);
+    if (status != GRAFT_OK)
+        return status;
+    put_commit(applying, &after);
+    applying->state = after;
+    applying->lowest_cut = lowest_cut;
+    applying->commits++;
+    return added_one(applying, err);
+}
+
+enum graft_status index_volume_add(struct index_volume *volume, const Graft__Commit *commit,
+                                   struct graft_error *err)
+{
+    if (!volume->applying)
+        volume->applying = applying_new(volume);
+    if (!volume->applying)
+        return error_set(err, GRAFT_INTERNAL, GRAFT_DETAIL_NO_MEMORY, "no memory to index a commit");
+    enum graft_status status = add_commit(volume->applying, commit, err);
+    if (status != GRAFT_OK)
+        applying_free(TAKE(volume->applying));
+    return status;
+}
+
+enum graft_status index_volume_publish(struct index_volume *volume, struct graft_error *err)
+{
+    struct page_index *index = volume->index;
+    struct applying *applying = TAKE(volume->applying);
+    if (!applying)
+        return GRAFT_OK;
+    put_volume(applying);
+    enum graft_status status = flush(applying, err);
+    if (status == GRAFT_OK) {
+        metric_add(index->applied_commits, applying->commits);
+        LOCK_GUARD(&index->lock);
+        volume->number = applying->number;
+        volume->state = applying->state;
+        volume->lowest_cut = applying->lowest_cut;
+    }
+    applying_free(applying);
+    return status;
+}
+
+enum graft_status index_volume_apply(struct index_volume *volume, const Graft__Commit *commit,
+                                     struct graft_error *err)
+{
+    enum graft_status status = index_volume_add(volume, commit, err);
+    return status == GRAFT_OK ? index_volume_publish(volume, err) : status;
+}
+
+enum graft_status index_volume_drop(struct index_volume *volume, struct graft_error *err)
+{
+    static const enum index_family numbered[] = {FAMILY_PAGES, FAMILY_COMMITS, FAMILY_CUTS};
+    struct page_index *index = volume->index;
+    uint8_t from[NUMBER_SIZE], to[NUMBER_SIZE];
+    uint32_t number;
+    applying_free(TAKE(volume->applying));
+    {
+        // First the number, then the entries: a reader looks at the number again when it is done.
+        LOCK_GUARD(&index->lock);
+        number = volume->number;
+        volume->number = 0;
+        volume->state = (struct index_state){0};
+        volume->lowest_cut = CUT_NONE;
+    }
+    if (!number)
+        return GRAFT_OK;
+    put_be32(from, number);
+    put_be32(to, number + 1);
+    _cleanup_(rocks_batch_free_p) rocksdb_writebatch_t *batch = rocksdb_writebatch_create();
+    for (size_t i = 0; i < ARRAY_COUNT(numbered); i++)
+        rocksdb_writebatch_delete_range_cf(batch, index->rocks->families[numbered[i]], (const char *)from,
+                                           sizeof from, (const char *)to, sizeof to);
+    rocks_batch_delete(batch, index->rocks->families[FAMILY_VOLUMES],
+                       (struct bytes){volume->vid.bytes, GID_SIZE});
+    metric_add(index->dropped, 1);
+    return rocks_write(index->rocks->db, index->rocks->write, batch, err);
+}

@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Shared by the files of the page-version index.
+#ifndef PAGESTORE_PAGE_INDEX_INTERNAL_H
+#define PAGESTORE_PAGE_INDEX_INTERNAL_H
+
+#include <sys/queue.h>
+#include <uthash.h>
+
+#include "common/base/mutex.h"
+#include "common/store/rocksdb_util.h"
+#include "pagestore/page_index.h"
+
+enum index_family {
+    FAMILY_PAGES,
+    FAMILY_COMMITS,
+    FAMILY_CUTS,
+    FAMILY_VOLUMES,
+    FAMILY_SEGMENTS,
+    FAMILY_NUMBERS,
+    FAMILY_COUNT,
+};
+
+#define NUMBER_SIZE 4u
+#define PAGE_KEY_SIZE 16u
+#define PAGE_PREFIX_SIZE 8u
+#define PAGE_VALUE_SIZE 5u
+#define COMMIT_KEY_SIZE 12u
+#define COMMIT_VALUE_SIZE 20u
+#define VOLUME_VALUE_SIZE 36u
+#define SEGMENT_VALUE_SIZE 52u
+#define SEGMENT_NAME_SIZE 32u
+
+struct page_index {
+    struct rocks *rocks;
+    struct mutex lock;
+    struct index_volume *volumes; // by vid, least recently used first; under lock
+    unsigned idle_count;          // of volumes nobody holds; under lock
+    // Only the applying thread's.
+    uint32_t next_volume, next_segment;
+
+    struct metric *entries, *seeks, *applied_commits, *dropped;
+};
+
+struct applying;                               // page_index_apply.c
+void applying_free(struct applying *applying); // drops what was not published; NULL is fine
+
+struct index_volume {
+    struct page_index *index;
+    struct gid vid;
+    unsigned references;       // under index->lock
+    uint32_t number;           // under index->lock; 0: none yet
+    struct index_state state;  // under index->lock
+    uint32_t lowest_cut;       // that was ever applied, CUT_NONE; under index->lock
+    struct applying *applying; // commits that are not published; the applying thread's. NULL: none
+    UT_hash_handle hh;         // under index->lock
+};
+
+static inline void put_page_key(uint8_t *to, uint32_t volume, uint32_t pageidx, uint64_t lsn)
+{
+    put_be32(to, volume);
+    put_be32(to + 4, pageidx);
+    put_be64(to + 8, ~lsn);
+}
+
+static inline void put_commit_key(uint8_t *to, uint32_t volume, uint64_t lsn)
+{
+    put_be32(to, volume);
+    put_be64(to + 4, lsn);
+}
+
+#endif

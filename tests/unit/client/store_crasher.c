@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Runs a model's steps in a local store and writes a byte to stdout after each, until somebody kills it:
+//     store_crasher DIRECTORY SEED FROM
+// Steps below FROM are taken in the model alone. It is a program because RocksDB's threads do not survive a
+// fork.
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "tests/unit/client/store_fixture.h"
+#include "tests/unit/client/store_model.h"
+
+int main(int argc, char **argv)
+{
+    if (argc != 4)
+        return 2;
+    struct store_settings settings = {.directory = argv[1], .writer_memory_size = 1400, .batch_entries = 3};
+    uint64_t seed = strtoull(argv[2], NULL, 10), from = strtoull(argv[3], NULL, 10);
+    struct model *model = calloc(1, sizeof *model);
+    struct model_run *run = calloc(1, sizeof *run);
+    model_begin(model, seed);
+    run->model = model;
+    rng_seed(&run->rng, seed + from);
+    for (uint64_t step = 0; step < from; step++)
+        model_step(run, step);
+    expect_ok(store_open(&settings, &run->store, &err));
+    model_attach(run);
+    for (uint64_t step = from; !model_is_full(model); step++) {
+        model_step(run, step);
+        if (write(STDOUT_FILENO, "", 1) != 1)
+            return 1;
+    }
+    for (;;)
+        pause();
+}
