@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Counts the test cases in meson's JUnit reports and prints `N passed, M failed`, with the skipped where there are any.
 
-A later report is of tests that were run once more: its cases take the place of the earlier ones.
+A later report is of programs that were run once more: what it says of a program takes the place of all that was known.
 """
 import sys
 import xml.etree.ElementTree as tree
 
 DIED = ""  # stands for a program that ended badly without naming a case
 
-cases = {}
+programs = {}
 for path in sys.argv[1:]:
     for suite in tree.parse(path).getroot().iter("testsuite"):
         program = suite.get("name")
@@ -21,10 +21,9 @@ for path in sys.argv[1:]:
         died = int(suite.get("failures", 0)) + int(suite.get("errors", 0)) > 0 and "failed" not in states.values()
         if died:
             states[DIED] = "failed"
-        else:
-            cases.pop((program, DIED), None)
-        cases.update({(program, name): state for name, state in states.items()})
+        programs[program] = states
 
+cases = {(program, name): state for program, states in programs.items() for name, state in states.items()}
 for (program, name), state in cases.items():
     if state == "failed":
         print(f"failed: {program} / {name}")

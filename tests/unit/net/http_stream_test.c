@@ -269,37 +269,41 @@ Test(http_stream, a_stop_cuts_what_is_suspended_and_waits_for_owners)
         peer_close(&peers[i]);
 }
 
+// Asks until the server cuts it off.
 static void *busy_thread(void *context)
 {
-    struct fixture *fixture = context;
+    struct peer *peer = context;
     static const char *const modes[] = {"wait", "flat", "stall", "wait"};
-    struct peer peer;
-    peer_open(&peer, fixture_address(fixture));
     for (int i = 0;; i++) {
-        ask(&peer, modes[i % 4], 30000);
-        struct reply reply = peer_reply(&peer, false);
+        ask(peer, modes[i % 4], 30000);
+        struct reply reply = peer_reply(peer, false);
         bool is_whole = reply.whole && reply.code == 200;
         reply_release(&reply);
         if (!is_whole)
             break;
     }
-    peer_close(&peer);
     return NULL;
 }
 
 Test(http_stream, a_stop_in_the_middle_of_wakes_neither_hangs_nor_panics)
 {
-    for (int round = 0; round < 20; round++) {
+    for (int round = 0; round < 24; round++) {
         struct fixture fixture;
         fixture_start(&fixture, NULL);
-        pthread_t threads[6];
-        for (size_t i = 0; i < ARRAY_COUNT(threads); i++)
-            cr_assert_eq(pthread_create(&threads[i], NULL, busy_thread, &fixture), 0);
-        usleep(20000 + (unsigned)round * 2000);
+        struct peer peers[6];
+        pthread_t threads[ARRAY_COUNT(peers)];
+        for (size_t i = 0; i < ARRAY_COUNT(peers); i++)
+            peer_open(&peers[i], fixture_address(&fixture));
+        for (size_t i = 0; i < ARRAY_COUNT(peers); i++)
+            cr_assert_eq(pthread_create(&threads[i], NULL, busy_thread, &peers[i]), 0);
+        // Each has two answers before it stalls: the stop comes after any number of the twelve.
+        cr_assert(fixture_wait_closed(&fixture, round % 13));
         http_server_drain(fixture.server, 1);
         http_server_stop(fixture.server);
-        for (size_t i = 0; i < ARRAY_COUNT(threads); i++)
+        for (size_t i = 0; i < ARRAY_COUNT(peers); i++) {
             pthread_join(threads[i], NULL);
+            peer_close(&peers[i]);
+        }
         pool_free(fixture.owner);
         cr_assert_eq(fixture.begun, fixture.closed);
         metrics_free(fixture.metrics);
