@@ -174,7 +174,7 @@ enum graft_status graft_remote_check(struct graft_volume *volume, uint64_t remot
     const struct remote *remote = &volume->client->remote;
     enum graft_status status = store_check_fork(volume->client->store, err);
     if (status == GRAFT_OK)
-        status = remote_snapshot(remote, &volume->source.vid, remote_lsn, &head, err);
+        status = remote_live_snapshot(remote, &volume->source.vid, remote_lsn, &head, err);
     if (status != GRAFT_OK)
         return status;
     _cleanup_(batch_release) struct check_batch batch = {

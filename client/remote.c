@@ -153,6 +153,21 @@ enum graft_status remote_snapshot(const struct remote *remote, const struct gid 
     return GRAFT_OK;
 }
 
+enum graft_status remote_live_snapshot(const struct remote *remote, const struct gid *vid, uint64_t lsn,
+                                       struct snapshot *ret_snapshot, struct graft_error *err)
+{
+    struct snapshot snapshot;
+
+    enum graft_status status = remote_snapshot(remote, vid, lsn, &snapshot, err);
+    if (status != GRAFT_OK)
+        return status;
+    if (snapshot.deleted)
+        return error_set(err, GRAFT_GONE, GRAFT_DETAIL_DELETED, "volume %s was deleted on the servers",
+                         gid_format(vid).text);
+    *ret_snapshot = snapshot;
+    return GRAFT_OK;
+}
+
 void remote_pull_release(struct remote_pull *pull)
 {
     pageset_free(pull->changed);

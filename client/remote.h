@@ -29,9 +29,12 @@ void remote_release(struct remote *remote); // cancels what is under way
 
 enum graft_status remote_create_volume(const struct remote *remote, const struct gid *vid, uint32_t page_size,
                                        bool variable, struct snapshot *ret_head, struct graft_error *err);
-// lsn 0: the head.
+// lsn 0: the head, which may be the volume's end (`deleted`).
 enum graft_status remote_snapshot(const struct remote *remote, const struct gid *vid, uint64_t lsn,
                                   struct snapshot *ret_snapshot, struct graft_error *err);
+// The same for those who want to read: GONE / DELETED instead of the end.
+enum graft_status remote_live_snapshot(const struct remote *remote, const struct gid *vid, uint64_t lsn,
+                                       struct snapshot *ret_snapshot, struct graft_error *err);
 
 struct remote_pull {
     struct snapshot head;

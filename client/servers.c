@@ -138,7 +138,7 @@ enum graft_status graft_remote_log(struct graft *client, const char *vid, uint64
     REQUIRE(visit);
     enum graft_status status = call_begin(client, vid, &gid, err);
     if (status == GRAFT_OK)
-        status = remote_snapshot(&client->remote, &gid, 0, &head, err);
+        status = remote_live_snapshot(&client->remote, &gid, 0, &head, err);
     if (status != GRAFT_OK)
         return status;
     _cleanup_(free_p) struct log_chunk *chunk = malloc(sizeof *chunk);

@@ -75,7 +75,7 @@ enum graft_status graft_snapshot_open_remote(struct graft_volume *volume, uint64
         return error_set(err, GRAFT_INVALID, GRAFT_DETAIL_BAD_ARGUMENT,
                          "the servers' commits are numbered from 1");
     const struct gid *vid = &volume->source.vid;
-    status = remote_snapshot(&volume->client->remote, vid, remote_lsn, &head, err);
+    status = remote_live_snapshot(&volume->client->remote, vid, remote_lsn, &head, err);
     if (status != GRAFT_OK)
         return error_context(err, status, "opening LSN %llu of volume %s", (unsigned long long)remote_lsn,
                              gid_format(vid).text);

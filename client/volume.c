@@ -200,12 +200,9 @@ static enum graft_status attach(struct graft *client, const struct gid *vid, str
 {
     struct snapshot head;
 
-    enum graft_status status = remote_snapshot(&client->remote, vid, 0, &head, err);
+    enum graft_status status = remote_live_snapshot(&client->remote, vid, 0, &head, err);
     if (status != GRAFT_OK)
         return status;
-    if (head.deleted)
-        return error_set(err, GRAFT_GONE, GRAFT_DETAIL_DELETED, "volume %s was deleted on the servers",
-                         gid_format(vid).text);
     struct store_remote remote = {head.lsn, head.chain, head.page_count};
     return store_volume_clone(client->store, vid, head.page_size,
                               head.variable ? GRAFT_VARIABLE : GRAFT_FIXED, &remote, ret_store, err);

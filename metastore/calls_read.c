@@ -134,12 +134,12 @@ static void snapshot_got_volume(struct volume_wait *wait, struct volume *volume,
         return;
     const struct commit_facts *head = &call->state.head;
     bool of_head = call->lsn == 0 || call->lsn == head->lsn;
-    enum graft_status status =
-        of_head ? check_not_deleted(&call->state, &refused) : check_kept(&call->state, call->lsn, &refused);
-    if (status != GRAFT_OK)
-        finish_error(call, &refused);
-    else if (of_head)
+    // The head of a deleted volume says so itself: whoever has a push of it under way must get as far as the
+    // commit, whose answer about its token is the only definitive one.
+    if (of_head)
         finish_snapshot(call, head);
+    else if (check_kept(&call->state, call->lsn, &refused) != GRAFT_OK)
+        finish_error(call, &refused);
     else
         objstore_get(call->calls->store, key_commit(&call->vid, call->lsn).text, 0, RECORD_SIZE_MAX,
                      snapshot_got_commit, call);

@@ -290,6 +290,47 @@ Test(client_sync, a_push_that_never_sent_its_commit_can_be_reset)
     graft_close(a);
 }
 
+// Deletes the volume while its push is UPLOADING, and starts a pagestore that never heard of it: the push
+// goes on to its commit, whose answer settles it.
+static void delete_under_a_push(bool pushed_before)
+{
+    struct graft *a = open_client_hasty("a", 2000), *b = open_client("b");
+    struct graft_volume *volume = create_volume(a, 512, GRAFT_FIXED);
+
+    if (pushed_before)
+        commit_pages(volume, 1, 5, 1);
+    expect_ok(graft_push(volume, NULL, &err)); // the servers know it
+    commit_pages(volume, 2, 2, 2);
+    daemon_stop(pagestore);
+    expect_status(GRAFT_UNAVAILABLE, graft_push(volume, NULL, &err));
+    cr_assert_eq(info_of(volume).status, GRAFT_VOLUME_OK);
+    expect_ok(graft_remote_delete(b, info_of(volume).vid, &err));
+    daemon_restart(pagestore);
+    expect_detail(GRAFT_GONE, GRAFT_DETAIL_DELETED, graft_push(volume, NULL, &err));
+    cr_assert_eq(info_of(volume).status, GRAFT_VOLUME_REJECTED);
+    cr_assert_eq(info_of(volume).pending_commits, 1);
+    struct graft_volume *clone;
+    struct graft_snapshot *snapshot;
+    expect_detail(GRAFT_GONE, GRAFT_DETAIL_DELETED, graft_volume_clone(b, info_of(volume).vid, &clone, &err));
+    expect_detail(GRAFT_GONE, GRAFT_DETAIL_DELETED,
+                  graft_snapshot_open_remote(volume, pushed_before ? 2 : 1, &snapshot, &err));
+    expect_detail(GRAFT_GONE, GRAFT_DETAIL_DELETED,
+                  graft_remote_check(volume, 0, NULL, NULL, NULL, NULL, &err));
+    graft_volume_close(volume);
+    graft_close(a);
+    graft_close(b);
+}
+
+Test(client_sync, a_push_under_which_its_volume_was_deleted_is_rejected)
+{
+    delete_under_a_push(true);
+}
+
+Test(client_sync, a_first_push_under_which_its_volume_was_deleted_is_rejected)
+{
+    delete_under_a_push(false);
+}
+
 // ---- in the background --------------------------------------------------------------------------
 
 struct events {

@@ -163,7 +163,12 @@ Test(metastore, forgets_a_deleted_volume_in_lists_and_nowhere_else)
 
     uint64_t commits;
     struct meta_pull pulled;
-    cr_assert_eq(meta_snapshot(client, &vids[2], 0, &found, &error), GRAFT_GONE);
+    // The head says that it is the end; what was before is not shown any more.
+    for (uint64_t lsn = 0; lsn <= 4; lsn += 4) {
+        cr_assert_eq(meta_snapshot(client, &vids[2], lsn, &found, &error), GRAFT_OK, "%s", error.message);
+        cr_assert(found.deleted && found.lsn == 4 && found.page_size == 4096);
+    }
+    cr_assert_eq(meta_snapshot(client, &vids[2], 3, &found, &error), GRAFT_GONE);
     cr_assert_eq(error.detail, GRAFT_DETAIL_DELETED);
     cr_assert_eq(meta_pull(client, &vids[2], 3, &head.chain, &pulled, &error), GRAFT_GONE);
     cr_assert_eq(error.detail, GRAFT_DETAIL_DELETED);
