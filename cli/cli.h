@@ -71,6 +71,17 @@ void cli_print_json(json_t *answer);
 // With --json prints `answer`, else the text; drops the reference either way.
 enum exit_code cli_answer(const struct cli *cli, json_t *answer, const char *format, ...) _printf_(3, 4);
 
+// With --json an array that is printed item by item, for lists without a bound; else nothing but the caller's own lines.
+struct cli_list {
+    const struct cli *cli;
+    bool begun;
+};
+// Drops the reference. False: nobody reads on, stop.
+bool cli_list_add(struct cli_list *list, json_t *item);
+enum exit_code cli_list_end(struct cli_list *list);
+// An error before the first item is the answer; one that comes later goes to stderr, behind an array that ends early.
+enum exit_code cli_list_fail(struct cli_list *list, const struct graft_error *err);
+
 bool cli_parse_number(const char *text, uint64_t max, uint64_t *ret_number);
 
 // RFC 3339, UTC, to the millisecond.

@@ -14,6 +14,7 @@
 #include "cli/commands.h"
 #include "common/base/error.h"
 #include "common/base/files.h"
+#include "common/base/random.h"
 
 #define WINDOW_SIZE (4 * 1024 * 1024)
 
@@ -39,12 +40,14 @@ static enum graft_status target_open(const char *path, struct target *target, st
         target->fd = STDOUT_FILENO;
         return GRAFT_OK;
     }
-    int size = snprintf(target->temporary, sizeof target->temporary, "%s.%ld.part", path, (long)getpid());
+    uint32_t random;
+    random_bytes(&random, sizeof random);
+    int size = snprintf(target->temporary, sizeof target->temporary, "%s.%08" PRIx32 ".part", path, random);
     if (size < 0 || (size_t)size >= sizeof target->temporary) {
         target->temporary[0] = 0;
         return error_set(err, GRAFT_INVALID, GRAFT_DETAIL_BAD_ARGUMENT, "the path is too long: %s", path);
     }
-    target->fd = open(target->temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    target->fd = open(target->temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
     if (target->fd < 0) {
         int saved = errno;
         target->temporary[0] = 0;

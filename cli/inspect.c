@@ -10,7 +10,7 @@
 
 struct status_list {
     struct cli *cli;
-    json_t *json;
+    struct cli_list list;
     struct graft_error err;
 };
 
@@ -53,8 +53,8 @@ static enum graft_status add_status(struct status_list *list, const char *vid)
         status = graft_volume_info(volume, &info, &list->err);
     if (status != GRAFT_OK)
         return status;
-    if (list->json)
-        json_array_append_new(list->json, status_json(&info));
+    if (list->cli->settings.json)
+        cli_list_add(&list->list, status_json(&info));
     else
         print_status(&info);
     return GRAFT_OK;
@@ -63,12 +63,12 @@ static enum graft_status add_status(struct status_list *list, const char *vid)
 static bool visit_status(void *context, const char *vid)
 {
     struct status_list *list = context;
-    return add_status(list, vid) == GRAFT_OK;
+    return add_status(list, vid) == GRAFT_OK && !ferror(stdout);
 }
 
 static enum exit_code run_status(struct cli *cli, char **arguments, int argument_count)
 {
-    struct status_list list = {.cli = cli, .json = cli->settings.json ? json_array() : NULL};
+    struct status_list list = {.cli = cli, .list = {.cli = cli}};
     enum graft_status status = cli_client(cli, &list.err);
     if (status == GRAFT_OK && argument_count == 1) {
         status = add_status(&list, arguments[0]);
@@ -77,13 +77,7 @@ static enum exit_code run_status(struct cli *cli, char **arguments, int argument
         if (status == GRAFT_OK)
             status = list.err.status;
     }
-    if (status != GRAFT_OK) {
-        json_decref(list.json);
-        return cli_fail(cli, &list.err);
-    }
-    if (list.json)
-        cli_print_json(list.json);
-    return EXIT_DONE;
+    return status == GRAFT_OK ? cli_list_end(&list.list) : cli_list_fail(&list.list, &list.err);
 }
 
 const struct cli_command command_status = {
@@ -100,34 +94,26 @@ const struct cli_command command_status = {
 
 static bool visit_commit(void *context, const struct graft_commit_info *commit)
 {
-    json_t *json = context;
-    if (json)
-        json_array_append_new(json, json_pack("{s:I, s:s, s:s, s:I, s:I, s:I, s:b}", "lsn", (json_int_t)commit->lsn,
-                                              "time", cli_format_time(commit->time_ms).text, "client", commit->client,
-                                              "pages_changed", (json_int_t)commit->pages_changed, "segments",
-                                              (json_int_t)commit->segment_count, "page_count",
-                                              (json_int_t)commit->page_count, "deleted", commit->deleted));
-    else
-        printf("LSN %-8" PRIu64 " %s  %s  %" PRIu64 " pages changed, %" PRIu32 " segments, %" PRIu32 " pages%s\n",
-               commit->lsn, cli_format_time(commit->time_ms).text, commit->client, commit->pages_changed,
-               commit->segment_count, commit->page_count, commit->deleted ? ", deleted" : "");
-    return true;
+    struct cli_list *list = context;
+    if (list->cli->settings.json)
+        return cli_list_add(list, json_pack("{s:I, s:s, s:s, s:I, s:I, s:I, s:b}", "lsn", (json_int_t)commit->lsn,
+                                            "time", cli_format_time(commit->time_ms).text, "client", commit->client,
+                                            "pages_changed", (json_int_t)commit->pages_changed, "segments",
+                                            (json_int_t)commit->segment_count, "page_count",
+                                            (json_int_t)commit->page_count, "deleted", commit->deleted));
+    return printf("LSN %-8" PRIu64 " %s  %s  %" PRIu64 " pages changed, %" PRIu32 " segments, %" PRIu32 " pages%s\n",
+                  commit->lsn, cli_format_time(commit->time_ms).text, commit->client, commit->pages_changed,
+                  commit->segment_count, commit->page_count, commit->deleted ? ", deleted" : "") >= 0;
 }
 
 static enum exit_code run_log(struct cli *cli, char **arguments, int argument_count)
 {
-    json_t *json = cli->settings.json ? json_array() : NULL;
+    struct cli_list list = {.cli = cli};
     struct graft_error err;
     enum graft_status status = cli_client(cli, &err);
     if (status == GRAFT_OK)
-        status = graft_remote_log(cli->client, arguments[0], cli->settings.limit, visit_commit, json, &err);
-    if (status != GRAFT_OK) {
-        json_decref(json);
-        return cli_fail(cli, &err);
-    }
-    if (json)
-        cli_print_json(json);
-    return EXIT_DONE;
+        status = graft_remote_log(cli->client, arguments[0], cli->settings.limit, visit_commit, &list, &err);
+    return status == GRAFT_OK ? cli_list_end(&list) : cli_list_fail(&list, &err);
 }
 
 static const struct option_spec log_specs[] = {

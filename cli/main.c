@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // graft: finds the command, parses its options, runs it.
+#include <errno.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -107,8 +108,8 @@ static enum exit_code run_command(const struct cli_command *command, int argc, c
     }
     graft_close(cli.client);
     options_release(&options);
-    if (fflush(stdout) != 0 && code == EXIT_DONE) {
-        perror("graft: writing to stdout");
+    if ((fflush(stdout) != 0 || ferror(stdout)) && code == EXIT_DONE) {
+        fprintf(stderr, "graft: the answer could not be written to stdout: %s\n", strerror(errno));
         code = EXIT_FAILED;
     }
     return code;

@@ -74,6 +74,31 @@ enum exit_code cli_answer(const struct cli *cli, json_t *answer, const char *for
     return EXIT_DONE;
 }
 
+bool cli_list_add(struct cli_list *list, json_t *item)
+{
+    fputs(list->begun ? ",\n" : "[\n", stdout);
+    list->begun = true;
+    json_dumpf(item, stdout, JSON_INDENT(2) | JSON_ENSURE_ASCII);
+    json_decref(item);
+    return !ferror(stdout);
+}
+
+enum exit_code cli_list_end(struct cli_list *list)
+{
+    if (list->cli->settings.json)
+        puts(list->begun ? "\n]" : "[]");
+    return EXIT_DONE;
+}
+
+enum exit_code cli_list_fail(struct cli_list *list, const struct graft_error *err)
+{
+    if (!list->begun)
+        return cli_fail(list->cli, err);
+    cli_list_end(list);
+    fprintf(stderr, "graft: %s\n", err->message);
+    return exit_code_of(err);
+}
+
 enum graft_status cli_client(struct cli *cli, struct graft_error *err)
 {
     if (cli->client)

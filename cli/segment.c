@@ -42,7 +42,8 @@ static enum graft_status sid_text(const ProtobufCBinaryData *bytes, struct gid_t
     return status;
 }
 
-static enum graft_status print_segments(const Graft__ListSegmentsResponse *page, json_t *json, struct graft_error *err)
+static enum graft_status print_segments(const Graft__ListSegmentsResponse *page, struct cli_list *list,
+                                        struct graft_error *err)
 {
     for (size_t i = 0; i < page->n_segments; i++) {
         const Graft__SegmentInfo *info = page->segments[i];
@@ -50,10 +51,9 @@ static enum graft_status print_segments(const Graft__ListSegmentsResponse *page,
         enum graft_status status = sid_text(&info->sid, &sid, err);
         if (status != GRAFT_OK)
             return status;
-        if (json)
-            json_array_append_new(json, json_pack("{s:s, s:I, s:s}", "sid", sid.text, "size",
-                                                  (json_int_t)info->object_size, "created",
-                                                  cli_format_time(info->created_ms).text));
+        if (list->cli->settings.json)
+            cli_list_add(list, json_pack("{s:s, s:I, s:s}", "sid", sid.text, "size", (json_int_t)info->object_size,
+                                         "created", cli_format_time(info->created_ms).text));
         else
             printf("%s  %" PRIu64 " bytes  %s\n", sid.text, info->object_size, cli_format_time(info->created_ms).text);
     }
@@ -62,7 +62,7 @@ static enum graft_status print_segments(const Graft__ListSegmentsResponse *page,
 
 static enum exit_code run_list(struct cli *cli, char **arguments, int argument_count)
 {
-    json_t *json = cli->settings.json ? json_array() : NULL;
+    struct cli_list list = {.cli = cli};
     struct graft_error err;
     enum graft_status status;
     uint8_t after[GID_SIZE];
@@ -75,18 +75,15 @@ static enum exit_code run_list(struct cli *cli, char **arguments, int argument_c
         if (status != GRAFT_OK)
             break;
         const Graft__ListSegmentsResponse *page = (const Graft__ListSegmentsResponse *)response;
-        status = print_segments(page, json, &err);
-        after_size = page->next.len == GID_SIZE ? GID_SIZE : 0;
-        if (after_size)
+        status = print_segments(page, &list, &err);
+        bool is_more = page->next.len == GID_SIZE;
+        if (status == GRAFT_OK && is_more && after_size && memcmp(page->next.data, after, GID_SIZE) <= 0)
+            status = error_set(&err, GRAFT_CORRUPT, GRAFT_DETAIL_NONE, "the pagestore's list of segments goes in circles");
+        after_size = is_more ? GID_SIZE : 0;
+        if (is_more)
             memcpy(after, page->next.data, GID_SIZE);
-    } while (status == GRAFT_OK && after_size);
-    if (status != GRAFT_OK) {
-        json_decref(json);
-        return cli_fail(cli, &err);
-    }
-    if (json)
-        cli_print_json(json);
-    return EXIT_DONE;
+    } while (status == GRAFT_OK && after_size && !ferror(stdout));
+    return status == GRAFT_OK ? cli_list_end(&list) : cli_list_fail(&list, &err);
 }
 
 const struct cli_command command_segment_list = {

@@ -45,51 +45,35 @@ const struct cli_command command_volume_create = {
     .run = run_create,
 };
 
-struct list {
-    const struct cli *cli;
-    json_t *json; // NULL: text
-};
-
 static bool list_local(void *context, const char *vid)
 {
-    struct list *list = context;
-    if (list->json)
-        json_array_append_new(list->json, json_pack("{s:s}", "vid", vid));
-    else
-        puts(vid);
-    return true;
+    struct cli_list *list = context;
+    if (list->cli->settings.json)
+        return cli_list_add(list, json_pack("{s:s}", "vid", vid));
+    return puts(vid) >= 0;
 }
 
 static bool list_remote(void *context, const struct graft_remote_head *head)
 {
-    struct list *list = context;
-    if (list->json)
-        json_array_append_new(list->json, json_pack("{s:s, s:I, s:I, s:I, s:s, s:s}", "vid", head->vid, "lsn",
-                                                    (json_int_t)head->lsn, "page_count", (json_int_t)head->page_count,
-                                                    "page_size", (json_int_t)head->page_size, "kind",
-                                                    kind_text(head->kind), "time",
-                                                    cli_format_time(head->time_ms).text));
-    else
-        printf("%s  LSN %" PRIu64 "  %" PRIu32 " pages of %" PRIu32 " bytes, %s\n", head->vid, head->lsn,
-               head->page_count, head->page_size, kind_text(head->kind));
-    return true;
+    struct cli_list *list = context;
+    if (list->cli->settings.json)
+        return cli_list_add(list, json_pack("{s:s, s:I, s:I, s:I, s:s, s:s}", "vid", head->vid, "lsn",
+                                            (json_int_t)head->lsn, "page_count", (json_int_t)head->page_count,
+                                            "page_size", (json_int_t)head->page_size, "kind", kind_text(head->kind),
+                                            "time", cli_format_time(head->time_ms).text));
+    return printf("%s  LSN %" PRIu64 "  %" PRIu32 " pages of %" PRIu32 " bytes, %s\n", head->vid, head->lsn,
+                  head->page_count, head->page_size, kind_text(head->kind)) >= 0;
 }
 
 static enum exit_code run_list(struct cli *cli, char **arguments, int argument_count)
 {
-    struct list list = {.cli = cli, .json = cli->settings.json ? json_array() : NULL};
+    struct cli_list list = {.cli = cli};
     struct graft_error err;
     enum graft_status status = cli_client(cli, &err);
     if (status == GRAFT_OK)
         status = cli->settings.remote ? graft_remote_list(cli->client, list_remote, &list, &err)
                                       : graft_volume_list(cli->client, list_local, &list, &err);
-    if (status != GRAFT_OK) {
-        json_decref(list.json);
-        return cli_fail(cli, &err);
-    }
-    if (list.json)
-        cli_print_json(list.json);
-    return EXIT_DONE;
+    return status == GRAFT_OK ? cli_list_end(&list) : cli_list_fail(&list, &err);
 }
 
 static const struct option_spec remote_specs[] = {

@@ -51,6 +51,29 @@ class Failures(cluster.GraftTest):
         self.assertIn("no-such-host.invalid", self.stderr)
         self.graft("push", vid)
 
+    def test_an_answer_that_cannot_be_written_is_a_failure(self):
+        vid = self.graft_text("volume", "create", data="full")
+        for command in (["status"], ["status", "--json"], ["volume", "list"], ["volume", "list", "--json"],
+                        ["volume", "create"], ["status", vid]):
+            with self.subTest(command), open("/dev/full", "wb") as full:
+                done = subprocess.run([cluster.CLI, *command], env=self.cluster.environment("full"), stdout=full,
+                                      stderr=subprocess.PIPE)
+                self.assertEqual(done.returncode, 1)
+                self.assertIn(b"No space left", done.stderr)
+
+    def test_lists_are_json_arrays_of_any_length(self):
+        self.assertEqual(self.graft_json("volume", "list", data="lists"), [])
+        self.assertEqual(self.graft_json("status", data="lists"), [])
+        vids = sorted(self.graft_text("volume", "create", data="lists") for _ in range(3))
+        self.assertEqual(sorted(item["vid"] for item in self.graft_json("volume", "list", data="lists")), vids)
+        self.assertEqual(len(self.graft_json("status", data="lists")), 3)
+        for i in range(3):
+            self.graft("write", vids[0], 1, stdin=bytes([i]) * 4096, data="lists")
+            self.graft("push", vids[0], data="lists")
+        self.assertEqual([c["lsn"] for c in self.graft_json("log", vids[0], data="lists")], [3, 2, 1])
+        self.assertEqual(len(self.graft_json("log", vids[0], "--limit", "2", data="lists")), 2)
+        self.assertGreaterEqual(len(self.graft_json("segment", "list", data="lists")), 3)
+
     def test_a_data_directory_in_use_names_its_holder(self):
         vid = self.graft_text("volume", "create", data="used")
         self.graft("write", vid, 1, stdin=b"h" * 4096, data="used")
