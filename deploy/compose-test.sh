@@ -22,6 +22,8 @@ graft() {
 }
 
 finish() {
+    status=$?
+    [ $status = 0 ] || tail -n 20 "$work"/*.log >&2 || true
     compose down -v >/dev/null 2>&1 || true
     podman network rm -f graft-compose-test_default >/dev/null 2>&1 || true
     podman volume rm -f graft-compose-test_first graft-compose-test_second >/dev/null 2>&1 || true
