@@ -377,6 +377,23 @@ enum graft_status remote_commits(const struct remote *remote, const struct gid *
 
 // ---- watch --------------------------------------------------------------------------------------
 
+static enum graft_status watch_trouble(struct remote_watch *watch, const Graft__WatchTrouble *trouble,
+                                       struct graft_error *err)
+{
+    struct graft_error why;
+    struct gid vid;
+
+    if (gid_from_bytes(bytes_of(&trouble->vid), GID_VOLUME, "vid", &vid, &why) != GRAFT_OK)
+        return remote_protocol_error(err, "watch", why.message);
+    enum graft_status status = status_from_wire(trouble->status);
+    error_set(&why, status == GRAFT_OK ? GRAFT_UNAVAILABLE : status, detail_from_wire(trouble->detail),
+              status == GRAFT_NOT_FOUND ? "volume %s is not known to the metastore"
+                                        : "the metastore cannot tell the head of volume %s",
+              gid_format(&vid).text);
+    watch->trouble(watch->context, &vid, &why);
+    return GRAFT_OK;
+}
+
 static enum graft_status watch_frame(void *context, struct bytes frame, bool *ret_end,
                                      struct graft_error *err)
 {
@@ -394,6 +411,11 @@ static enum graft_status watch_frame(void *context, struct bytes frame, bool *re
         if (status != GRAFT_OK)
             return status;
         watch->head(watch->context, &head);
+    }
+    for (size_t i = 0; i < parsed->n_troubles; i++) {
+        status = watch_trouble(watch, parsed->troubles[i], err);
+        if (status != GRAFT_OK)
+            return status;
     }
     if (!parsed->end)
         return GRAFT_OK;

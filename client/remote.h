@@ -75,10 +75,12 @@ struct remote_watch_item {
     struct gid vid;
     uint64_t after_lsn;
 };
-// `heads` (on the HTTP client's thread) sees each head that a frame names. Cancel and finish with
-// rpc_stream_…; the stream ends only by cancellation or failure.
+// `head` and `trouble` (on the HTTP client's thread) see each head that a frame names, and each volume whose
+// head the servers cannot tell: unknown there (NOT_FOUND), or damaged. Such a one is watched all the same: a
+// head may follow. Cancel and finish with rpc_stream_…; the stream ends only by cancellation or failure.
 struct remote_watch {
     void (*head)(void *context, const struct snapshot *head);
+    void (*trouble)(void *context, const struct gid *vid, const struct graft_error *why);
     void *context;
     struct rpc_stream *stream;
 };

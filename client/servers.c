@@ -173,7 +173,8 @@ struct watched_head {
 struct watch_call {
     struct mutex lock; // RANK_LEAF
     struct cond wake;
-    bool ended; // lock
+    bool ended;                 // lock
+    struct graft_error trouble; // lock: of the first volume whose head cannot be told; the watch ends with it
     struct remote_watch_item *items;
     struct watched_head *heads; // lock; one for each item
     size_t count;
@@ -191,6 +192,17 @@ static void watch_head(void *context, const struct snapshot *head)
         *watched = (struct watched_head){.head = *head, .known = true, .fresh = true};
     }
     mutex_unlock(&call->lock);
+    cond_signal(&call->wake);
+}
+
+static void watch_trouble(void *context, const struct gid *vid, const struct graft_error *why)
+{
+    struct watch_call *call = context;
+
+    (void)vid;
+    LOCK_GUARD(&call->lock);
+    if (call->trouble.status == GRAFT_OK)
+        call->trouble = *why;
     cond_signal(&call->wake);
 }
 
@@ -225,7 +237,7 @@ static bool watch_anything_locked(const struct watch_call *call)
         if (call->heads[i].fresh)
             return true;
     }
-    return call->ended;
+    return call->ended || call->trouble.status != GRAFT_OK;
 }
 
 // Until the caller has had enough (true) or the stream has ended.
@@ -238,7 +250,7 @@ static bool watch_loop(struct watch_call *call, bool (*visit)(void *, const stru
         mutex_lock(&call->lock);
         while (!watch_anything_locked(call) && !ticked)
             ticked = !cond_wait_until(&call->wake, &call->lock, tick_us);
-        bool ended = call->ended;
+        bool ended = call->ended || call->trouble.status != GRAFT_OK;
         mutex_unlock(&call->lock);
         if (!watch_show(call, visit, context) || (ticked && !visit(context, NULL)))
             return true;
@@ -251,7 +263,7 @@ static enum graft_status watch_run(struct graft *client, struct watch_call *call
                                    bool (*visit)(void *, const struct graft_remote_head *), void *context,
                                    struct graft_error *err)
 {
-    struct remote_watch watch = {.head = watch_head, .context = call};
+    struct remote_watch watch = {.head = watch_head, .trouble = watch_trouble, .context = call};
     _cleanup_(free_p) char *url = NULL;
 
     // The heads as they are, so that each is shown at once.
@@ -270,11 +282,16 @@ static enum graft_status watch_run(struct graft *client, struct watch_call *call
         return status;
     rpc_stream_on_end(watch.stream, watch_end, call);
     bool enough = watch_loop(call, visit, context);
-    if (enough)
+    mutex_lock(&call->lock);
+    bool ended = call->ended;
+    mutex_unlock(&call->lock);
+    if (!ended)
         rpc_stream_cancel(watch.stream);
-    status = remote_watch_finish(&watch, err);
+    status = remote_watch_finish(&watch, err); // from here on nobody else has `call`
     if (enough)
         return GRAFT_OK;
+    if (call->trouble.status != GRAFT_OK)
+        return error_copy(err, &call->trouble);
     return status != GRAFT_OK
                ? status
                : error_set(err, GRAFT_UNAVAILABLE, GRAFT_DETAIL_TRUNCATED, "the watch has ended");

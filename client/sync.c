@@ -47,7 +47,7 @@ struct sync_job {
     bool push_due, pull_due;
     bool running;
     bool known;   // to the servers: it can be watched
-    bool watched; // by the stream that is open
+    bool watched; // by the stream that is open, which can tell its head
     uint64_t not_before_us;
     uint64_t poll_us; // when to pull while it is not watched
     struct backoff backoff;
@@ -213,8 +213,24 @@ static void watch_head(void *context, const struct snapshot *head)
         store_volume_state(job->volume->store, &state);
         if (head->lsn > state.remote.lsn)
             job->pull_due = true;
+        job->watched = true; // also one that was in trouble
     }
     backoff_reset(&sync->watch_backoff);
+    mutex_unlock(&sync->lock);
+    wake(sync);
+}
+
+// On the HTTP client's thread. The others are watched; this one is asked for from time to time.
+static void watch_trouble(void *context, const struct gid *vid, const struct graft_error *why)
+{
+    struct sync *sync = context;
+    struct sync_job *job;
+
+    (void)why; // the poll meets it, and reports it
+    mutex_lock(&sync->lock);
+    HASH_FIND(hh, sync->jobs, vid->bytes, GID_SIZE, job);
+    if (job)
+        job->watched = false;
     mutex_unlock(&sync->lock);
     wake(sync);
 }
@@ -275,7 +291,7 @@ static void watch_open_locked(struct sync *sync)
         return;
     sync->watch_ended = false;
     mutex_unlock(&sync->lock);
-    sync->watch = (struct remote_watch){.head = watch_head, .context = sync};
+    sync->watch = (struct remote_watch){.head = watch_head, .trouble = watch_trouble, .context = sync};
     enum graft_status status = sync->url ? GRAFT_OK : remote_watch_url(remote, &sync->url, NULL);
     if (status == GRAFT_OK)
         status = remote_watch_start(remote, sync->url, items, count, &sync->watch, NULL);

@@ -30,8 +30,9 @@ DEFINE_CLEANUP(struct watch_hub, watch_hub_free)
 void watch_hub_moved(struct watch_hub *hub, const struct snapshot *head);
 
 // Answers `request`: a stream once the heads of its volumes are known, or an error (INVALID, LIMIT,
-// NOT_FOUND for a volume that is not here, UNAVAILABLE beyond WATCH_ITEMS_MAX). watch_closed() is to be the
-// route's `closed`.
+// UNAVAILABLE beyond WATCH_ITEMS_MAX, what the store said). A volume that is not here or is damaged is
+// named in the stream and does not keep the others from being watched. watch_closed() is to be the route's
+// `closed`.
 void watch_start(struct watch_hub *hub, struct volume_table *volumes, struct http_request *request,
                  const Graft__WatchRequest *message);
 void watch_closed(struct http_request *request);

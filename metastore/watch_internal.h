@@ -34,6 +34,9 @@ struct item {
     struct topic *topic;
     uint64_t known_lsn; // what the peer was told or said it knows
     bool dirty;         // in the watcher's list
+    // Why the head could not be read, to be told as long as the topic has none. Status GRAFT_OK: it could.
+    enum graft_status trouble;
+    enum graft_detail trouble_detail;
     LIST_ENTRY(item) topic_link;
     TAILQ_ENTRY(item) dirty_link;
 };

@@ -19,26 +19,49 @@
 struct frame {
     Graft__WatchFrame message;
     Graft__Snapshot heads[FRAME_HEADS_MAX];
-    Graft__Snapshot *pointers[FRAME_HEADS_MAX];
+    Graft__Snapshot *head_pointers[FRAME_HEADS_MAX];
     struct snapshot snapshots[FRAME_HEADS_MAX];
+    Graft__WatchTrouble troubles[FRAME_HEADS_MAX];
+    Graft__WatchTrouble *trouble_pointers[FRAME_HEADS_MAX];
 };
+
+static bool frame_is_full(const struct frame *frame)
+{
+    return frame->message.n_heads + frame->message.n_troubles == FRAME_HEADS_MAX;
+}
+
+static void frame_add_trouble(struct frame *frame, const struct item *item)
+{
+    size_t place = frame->message.n_troubles++;
+    Graft__WatchTrouble *trouble = &frame->troubles[place];
+    graft__watch_trouble__init(trouble);
+    trouble->vid = binary_of(item->topic->vid.bytes, GID_SIZE);
+    trouble->status = item->trouble;
+    trouble->detail = item->trouble_detail;
+    frame->trouble_pointers[place] = trouble;
+}
 
 static void frame_add_locked(struct frame *frame, struct item *item)
 {
     struct watch_hub *hub = item->watcher->hub;
-    size_t place = frame->message.n_heads++;
     mutex_lock(&hub->topics_lock);
-    frame->snapshots[place] = item->topic->head;
+    struct snapshot head = item->topic->head;
     mutex_unlock(&hub->topics_lock);
-    item->known_lsn = frame->snapshots[place].lsn;
+    if (head.page_size == 0) {
+        frame_add_trouble(frame, item);
+        return;
+    }
+    size_t place = frame->message.n_heads++;
+    frame->snapshots[place] = head;
+    item->known_lsn = head.lsn;
     snapshot_to_message(&frame->snapshots[place], &frame->heads[place]);
-    frame->pointers[place] = &frame->heads[place];
+    frame->head_pointers[place] = &frame->heads[place];
 }
 
 static void take_dirty_locked(struct watcher *watcher, struct frame *frame)
 {
     struct item *item;
-    while (frame->message.n_heads < FRAME_HEADS_MAX && (item = TAILQ_FIRST(&watcher->dirty))) {
+    while (!frame_is_full(frame) && (item = TAILQ_FIRST(&watcher->dirty))) {
         TAILQ_REMOVE(&watcher->dirty, item, dirty_link);
         item->dirty = false;
         frame_add_locked(frame, item);
@@ -48,14 +71,15 @@ static void take_dirty_locked(struct watcher *watcher, struct frame *frame)
 static void take_beat_locked(struct watcher *watcher, struct frame *frame)
 {
     frame->message.heartbeat = true;
-    while (frame->message.n_heads < FRAME_HEADS_MAX && watcher->beat_next < watcher->item_count)
+    while (!frame_is_full(frame) && watcher->beat_next < watcher->item_count)
         frame_add_locked(frame, &watcher->items[watcher->beat_next++]);
     watcher->beating = watcher->beat_next < watcher->item_count;
 }
 
 static void encode_locked(struct watcher *watcher, struct frame *frame)
 {
-    frame->message.heads = frame->pointers;
+    frame->message.heads = frame->head_pointers;
+    frame->message.troubles = frame->trouble_pointers;
     CHECK(message_encode_frame(&frame->message.base, &watcher->out, NULL) == GRAFT_OK);
     metric_add(watcher->hub->frames, 1);
 }
@@ -135,8 +159,8 @@ void watch_closed(struct http_request *request)
         watcher_free(watcher);
 }
 
-// All heads are known: the stream begins, with a frame for the volumes that are ahead of what the peer
-// knows.
+// All heads are known that can be: the stream begins, with frames for the volumes that are ahead of what the
+// peer knows and for those in trouble.
 static void begin_stream(struct watcher *watcher)
 {
     struct watch_hub *hub = watcher->hub;
@@ -145,7 +169,8 @@ static void begin_stream(struct watcher *watcher)
     mutex_lock(&hub->topics_lock);
     for (unsigned i = 0; i < watcher->item_count; i++) {
         struct item *item = &watcher->items[i];
-        if (item->dirty || item->topic->head.lsn <= item->known_lsn)
+        const struct snapshot *head = &item->topic->head;
+        if (item->dirty || (head->page_size != 0 && head->lsn <= item->known_lsn))
             continue;
         item->dirty = true;
         TAILQ_INSERT_TAIL(&watcher->dirty, item, dirty_link);
@@ -180,15 +205,29 @@ static void loads_done(struct watcher *watcher)
 struct head_load {
     struct volume_wait wait;
     struct watcher *watcher;
+    struct item *item;
 };
 
 static void pump_locked(struct watcher *watcher);
+
+// What is wrong with one volume is told of it; what is wrong with the store or the server ends the call, to
+// be made again.
+static void load_failed_locked(struct watcher *watcher, struct item *item, const struct graft_error *error)
+{
+    if (error->detail == GRAFT_DETAIL_NO_SUCH_VOLUME || error->status == GRAFT_CORRUPT) {
+        item->trouble = error->status;
+        item->trouble_detail = error->detail;
+    } else if (watcher->load_error.status == GRAFT_OK) {
+        watcher->load_error = *error;
+    }
+}
 
 static void got_volume(struct volume_wait *wait, struct volume *volume, const struct graft_error *error)
 {
     struct head_load *load = CONTAINER_OF(wait, struct head_load, wait);
     struct watcher *watcher = load->watcher;
     struct watch_hub *hub = watcher->hub;
+    struct item *item = load->item;
     free(load);
     if (volume) {
         struct snapshot head = volume_head(volume);
@@ -197,8 +236,8 @@ static void got_volume(struct volume_wait *wait, struct volume *volume, const st
     }
     mutex_lock(&hub->lock);
     watcher->loads_out--;
-    if (!volume && watcher->load_error.status == GRAFT_OK)
-        watcher->load_error = *error;
+    if (!volume)
+        load_failed_locked(watcher, item, error);
     pump_locked(watcher);
 }
 
@@ -217,12 +256,14 @@ static void pump_locked(struct watcher *watcher)
     watcher->pumping = true;
     while (watcher->load_next < watcher->item_count && watcher->loads_out < LOADS_MAX &&
            watcher->load_error.status == GRAFT_OK) {
-        struct gid vid = watcher->items[watcher->load_next++].topic->vid;
+        struct item *item = &watcher->items[watcher->load_next++];
+        struct gid vid = item->topic->vid;
         watcher->loads_out++;
         mutex_unlock(&hub->lock);
         struct head_load *load = calloc(1, sizeof *load);
         CHECK(load);
-        *load = (struct head_load){.wait = {.ready = got_volume, .fresh = true}, .watcher = watcher};
+        *load = (struct head_load){
+            .wait = {.ready = got_volume, .fresh = true}, .watcher = watcher, .item = item};
         volume_table_get(watcher->volumes, &vid, &load->wait);
         mutex_lock(&hub->lock);
     }

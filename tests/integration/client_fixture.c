@@ -22,6 +22,32 @@ void cluster_end(void)
     test_folder_free(folder);
 }
 
+static void shell(const char *command)
+{
+    cr_assert_eq(system(command), 0, "%s", command);
+}
+
+static void copy_metastore(const char *from, const char *to)
+{
+    char command[1024];
+
+    cr_assert_eq(daemon_stop(metastore), 0);
+    snprintf(command, sizeof command, "rm -rf '%s/%s' && cp -a '%s/%s' '%s/%s'", folder, to, folder, from,
+             folder, to);
+    shell(command);
+    daemon_restart(metastore);
+}
+
+void metastore_save(void)
+{
+    copy_metastore("metastore", "metastore-saved");
+}
+
+void metastore_bring_back(void)
+{
+    copy_metastore("metastore-saved", "metastore");
+}
+
 struct graft *open_client_hasty(const char *name, uint32_t deadline_ms)
 {
     char data[512];

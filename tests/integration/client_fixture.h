@@ -19,6 +19,11 @@ extern struct daemon *metastore, *pagestore;
 void cluster_begin(void);
 void cluster_end(void);
 
+// Copies the metastore's data aside, and puts the copy in the place of what it has: both stop it and start it
+// again.
+void metastore_save(void);
+void metastore_bring_back(void);
+
 // Runs a call with an `err` in scope and says what it answered when that is not expected.
 #define expect_status(expected, call)                                                           \
     do {                                                                                        \

@@ -398,6 +398,36 @@ Test(client_sync, commits_travel_by_themselves)
     graft_close(b);
 }
 
+Test(client_sync, a_volume_that_the_servers_lost_does_not_keep_others_from_being_watched)
+{
+    struct graft *a = open_client("a"), *b = open_client("b");
+    struct graft_volume *known = create_volume(a, 512, GRAFT_FIXED);
+    struct graft_volume *lost = create_volume(a, 512, GRAFT_FIXED);
+    struct events pulled = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, 0, 0};
+    struct graft_sync_settings pull = {
+        .pull = true, .poll_ms = 3600000, .on_event = note_event, .context = &pulled};
+
+    commit_pages(known, 1, 1, 1);
+    expect_ok(graft_push(known, NULL, &err));
+    metastore_save();
+    commit_pages(lost, 1, 1, 1);
+    expect_ok(graft_push(lost, NULL, &err));
+    metastore_bring_back();
+    expect_ok(graft_sync_start(known, &pull, &err));
+    expect_ok(graft_sync_start(lost, &pull, &err));
+    struct graft_volume *clone = clone_volume(b, known);
+    for (uint32_t tag = 2; tag <= 6; tag++) {
+        commit_pages(clone, 1, 1, tag);
+        expect_ok(graft_push(clone, NULL, &err));
+        await_lsn(&pulled, known, tag);
+    }
+    graft_volume_close(clone);
+    graft_volume_close(known);
+    graft_volume_close(lost);
+    graft_close(a);
+    graft_close(b);
+}
+
 Test(client_sync, the_background_survives_a_restart_of_the_servers)
 {
     struct graft *a = open_client_hasty("a", 3000), *b = open_client_hasty("b", 3000);

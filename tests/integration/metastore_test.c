@@ -337,7 +337,7 @@ struct watching {
     struct mutex lock;
     struct cond changed;
     struct snapshot head;
-    unsigned frames, heartbeats;
+    unsigned frames, heartbeats, troubles;
     bool ended;
     struct graft_error end;
 };
@@ -354,6 +354,7 @@ static enum graft_status on_watch_frame(void *context, struct bytes frame, bool 
     mutex_lock(&watching->lock);
     watching->frames++;
     watching->heartbeats += message->heartbeat;
+    watching->troubles += message->n_troubles;
     for (size_t i = 0; i < message->n_heads; i++)
         cr_assert_eq(snapshot_from_message(message->heads[i], &watching->head, NULL), GRAFT_OK);
     if (message->end) {
@@ -412,15 +413,21 @@ Test(metastore, tells_a_watcher_what_it_missed_and_what_comes, .timeout = 60)
     cr_assert_eq(rpc_stream_finish(stream, NULL, NULL), GRAFT_CANCELLED);
 }
 
-Test(metastore, refuses_to_watch_what_is_not_there)
+Test(metastore, tells_a_watcher_of_a_volume_that_comes_to_be, .timeout = 60)
 {
     _cleanup_(bench_free_p) struct bench *bench = bench_new();
     struct watching watching = {0};
-    struct graft_error error;
     struct gid vid = gid_make(GID_VOLUME, 1);
     struct rpc_stream *stream = watch(bench, &watching, &vid, 0);
-    cr_assert_eq(rpc_stream_finish(stream, NULL, &error), GRAFT_NOT_FOUND, "%s", error.message);
-    cr_assert_eq(error.detail, GRAFT_DETAIL_NO_SUCH_VOLUME);
+    mutex_lock(&watching.lock);
+    while (watching.troubles == 0)
+        cond_wait(&watching.changed, &watching.lock);
+    mutex_unlock(&watching.lock);
+    cr_assert_eq(meta_create(&bench->client, &vid, 4096, false, NULL), GRAFT_OK);
+    meta_grow(&bench->client, head_of(bench, &vid), 2, 1);
+    await_lsn(&watching, 2);
+    rpc_stream_cancel(stream);
+    rpc_stream_finish(stream, NULL, NULL);
 }
 
 Test(metastore, ends_streams_and_leaves_well_when_it_is_asked_to, .timeout = 60)

@@ -12,6 +12,7 @@
 #include "common/base/mutex.h"
 #include "common/net/http_server.h"
 #include "common/net/rpc.h"
+#include "metastore/keys.h"
 #include "metastore/watch.h"
 
 struct stage {
@@ -84,6 +85,10 @@ struct listener {
     size_t count;
     unsigned frames;
     unsigned *beaten; // how often volume i stood in a heartbeat
+    unsigned troubles, beaten_troubles;
+    struct gid trouble_vid; // the last
+    enum graft_status trouble_status;
+    enum graft_detail trouble_detail;
     bool ended;
 };
 
@@ -111,6 +116,15 @@ static enum graft_status on_frame(void *context, struct bytes bytes, bool *ret_e
         struct snapshot head;
         cr_assert_eq(snapshot_from_message(frame->heads[i], &head, NULL), GRAFT_OK);
         hear(listener, &head, frame->heartbeat);
+    }
+    for (size_t i = 0; i < frame->n_troubles; i++) {
+        const Graft__WatchTrouble *trouble = frame->troubles[i];
+        cr_assert_eq(gid_from_bytes(bytes_of(&trouble->vid), GID_VOLUME, "vid", &listener->trouble_vid, NULL),
+                     GRAFT_OK);
+        listener->trouble_status = status_from_wire(trouble->status);
+        listener->trouble_detail = detail_from_wire(trouble->detail);
+        listener->troubles++;
+        listener->beaten_troubles += frame->heartbeat;
     }
     *ret_end = listener->ended = frame->end != NULL;
     message_free(decoded);
@@ -292,8 +306,82 @@ Test(watch, refuses_requests_that_make_no_sense, .timeout = 60)
     _cleanup_(stage_free_p) struct stage *stage = stage_new(60000);
     refuse(stage, 0, GID_SIZE, GRAFT_INVALID, "items");
     refuse(stage, 2, 7, GRAFT_INVALID, "items[0]");
-    refuse(stage, 3, GID_SIZE, GRAFT_NOT_FOUND, "volume");
     refuse(stage, WATCH_VOLUMES_MAX + 1, GID_SIZE, GRAFT_LIMIT, "16384");
+}
+
+// ---- volumes whose head cannot be told
+
+static void await_troubles(struct listener *listener, unsigned count, bool beaten)
+{
+    LOCK_GUARD(&listener->lock);
+    while ((beaten ? listener->beaten_troubles : listener->troubles) < count)
+        cond_wait(&listener->heard, &listener->lock);
+}
+
+Test(watch, watches_the_others_where_one_is_unknown, .timeout = 60)
+{
+    _cleanup_(stage_free_p) struct stage *stage = stage_new(60000);
+    struct listener listener;
+    struct gid vids[] = {fixture_create_volume(stage->fixture->store), gid_make(GID_VOLUME, 1),
+                         fixture_create_volume(stage->fixture->store)};
+    struct rpc_stream *stream = listen_to(stage, &listener, vids, ARRAY_COUNT(vids), 0);
+    await_troubles(&listener, 1, false);
+    cr_assert(gid_equal(&listener.trouble_vid, &vids[1]));
+    cr_assert_eq(listener.trouble_status, GRAFT_NOT_FOUND);
+    cr_assert_eq(listener.trouble_detail, GRAFT_DETAIL_NO_SUCH_VOLUME);
+    move(stage, &vids[0], 7);
+    move(stage, &vids[2], 8);
+    await_lsn(&listener, 0, 7);
+    await_lsn(&listener, 2, 8);
+    // It comes into being: from then on it is one of them.
+    move(stage, &vids[1], 1);
+    await_lsn(&listener, 1, 1);
+    cr_assert_eq(listener.troubles, 1);
+    stop_listening(stream, &listener);
+}
+
+Test(watch, names_a_damaged_volume_and_many_unknown_ones_in_every_heartbeat, .timeout = 60)
+{
+    enum { COUNT = 100 }; // several frames
+    _cleanup_(stage_free_p) struct stage *stage = stage_new(50);
+    struct listener listener;
+    struct gid vids[COUNT + 1];
+    for (unsigned i = 0; i < COUNT; i++)
+        vids[i] = gid_make(GID_VOLUME, 1 + i);
+    vids[COUNT] = fixture_create_volume(stage->fixture->store);
+    vids[0] = gid_make(GID_VOLUME, 1000);
+    cr_assert_eq(objstore_create_wait(stage->fixture->store, key_catalog(&vids[0]).text,
+                                      (struct bytes){(const uint8_t *)"no record", 9}, NULL),
+                 GRAFT_OK);
+    struct rpc_stream *stream = listen_to(stage, &listener, vids, ARRAY_COUNT(vids), 0);
+    await_troubles(&listener, COUNT, false);
+    await_troubles(&listener, 2 * COUNT, true);
+    mutex_lock(&listener.lock);
+    cr_assert_geq(listener.beaten[COUNT], 1);
+    mutex_unlock(&listener.lock);
+    stop_listening(stream, &listener);
+    stream = listen_to(stage, &listener, vids, 1, 0);
+    await_troubles(&listener, 1, false);
+    cr_assert_eq(listener.trouble_status, GRAFT_CORRUPT);
+    stop_listening(stream, &listener);
+}
+
+Test(watch, fails_as_a_whole_when_the_store_does, .timeout = 60)
+{
+    _cleanup_(stage_free_p) struct stage *stage = stage_new(60000);
+    struct gid vids[] = {fixture_create_volume(stage->fixture->store), gid_make(GID_VOLUME, 1)};
+    struct objstore_fault fault = {.op = "get",
+                                   .count = 1,
+                                   .kind = FAULT_ERROR,
+                                   .error = {.status = GRAFT_UNAVAILABLE, .message = "not now"}};
+    struct listener listener;
+    struct graft_error error;
+    objstore_faulty_add(stage->fixture->store, &fault);
+    struct rpc_stream *stream = listen_to(stage, &listener, vids, ARRAY_COUNT(vids), 0);
+    cr_assert_eq(rpc_stream_finish(stream, NULL, &error), GRAFT_UNAVAILABLE, "%s", error.message);
+    cr_assert(strstr(error.message, "not now"), "%s", error.message);
+    free(listener.lsns);
+    free(listener.beaten);
 }
 
 // ---- a watcher that does not read
