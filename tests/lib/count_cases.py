@@ -1,32 +1,43 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Counts the test cases in meson's JUnit reports and prints `N passed, M failed`, with the skipped where there are any.
+"""Counts the test cases in meson's logs (testlog.json) and prints `N passed, M failed`, with the skipped where there are any.
 
-A later report is of programs that were run once more: what it says of a program takes the place of all that was known.
+A program that meson calls bad counts as failed even if all cases that it told of are well: it hung, crashed or leaked at its
+end. A later log is of programs that were run once more: what it says of a program takes the place of all that was known.
 """
+import json
+import re
 import sys
-import xml.etree.ElementTree as tree
 
-DIED = ""  # stands for a program that ended badly without naming a case
+CASE = re.compile(r"(not )?ok\b(?: \d+)?(?: -)? *(.*?)(?:  \([\d.]+s\))?( # SKIP\b.*)?$")
+STATES = {"OK": "passed", "EXPECTEDFAIL": "passed", "SKIP": "skipped"}  # of a program; any other has failed
+
+
+def cases_of(run):
+    """(name, state) of each case of a program's run; of the program itself, if it told of none or is bad by itself."""
+    cases = []
+    for line in run.get("stdout", "").splitlines():
+        case = CASE.match(line)
+        if case:
+            cases.append((case[2], "failed" if case[1] else "skipped" if case[3] else "passed"))
+    state = STATES.get(run["result"], "failed")
+    if not cases or (state == "failed" and all(state != "failed" for _, state in cases)):
+        cases.append((run["result"], state))
+    return cases
+
 
 programs = {}
 for path in sys.argv[1:]:
-    for suite in tree.parse(path).getroot().iter("testsuite"):
-        program = suite.get("name")
-        states = {}
-        for case in suite.findall("testcase"):
-            bad = case.find("failure") is not None or case.find("error") is not None
-            state = "failed" if bad else "skipped" if case.find("skipped") is not None else "passed"
-            # In TAP a case's name begins with its number in this run and ends with the time that it took.
-            states[case.get("name").split(" - ", 1)[-1].rsplit("  (", 1)[0]] = state
-        died = int(suite.get("failures", 0)) + int(suite.get("errors", 0)) > 0 and "failed" not in states.values()
-        if died:
-            states[DIED] = "failed"
-        programs[program] = states
+    with open(path) as log:
+        runs = [json.loads(line) for line in log]
+    programs.update({run["name"]: [] for run in runs})
+    for run in runs:  # more than one of a program with --repeat
+        programs[run["name"]] += cases_of(run)
 
-cases = {(program, name): state for program, states in programs.items() for name, state in states.items()}
-for (program, name), state in cases.items():
-    if state == "failed":
-        print(f"failed: {program} / {name}")
-count = {state: list(cases.values()).count(state) for state in ("passed", "failed", "skipped")}
+count = {"passed": 0, "failed": 0, "skipped": 0}
+for program, cases in programs.items():
+    for name, state in cases:
+        count[state] += 1
+        if state == "failed":
+            print(f"failed: {program} / {name}")
 print(f"{count['passed']} passed, {count['failed']} failed" + (f", {count['skipped']} skipped" if count["skipped"] else ""))
 sys.exit(count["failed"] > 0 or count["passed"] == 0)
