@@ -160,7 +160,9 @@ static rocksdb_options_t *make_db_options(const struct rocks_settings *settings)
     rocksdb_options_set_bytes_per_sync(options, MIB);
     rocksdb_options_set_wal_bytes_per_sync(options, MIB);
     rocksdb_options_set_max_manifest_file_size(options, 4 * MIB);
-    rocksdb_options_set_info_log_level(options, 2 /* warnings */);
+    // Its log is for its options alone: once a write to it has failed, as on a full disk, the next one aborts the process.
+    // What goes wrong comes back as errors.
+    rocksdb_options_set_info_log_level(options, 4 /* fatal */);
     rocksdb_options_set_max_log_file_size(options, MIB);
     rocksdb_options_set_keep_log_file_num(options, 4);
     rocksdb_options_set_stats_dump_period_sec(options, 0);
