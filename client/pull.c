@@ -6,6 +6,7 @@
 
 #include "client/push.h"
 #include "common/base/check.h"
+#include "common/base/failpoint.h"
 
 // Asks what changed since the replica's base, and checks that the answer is about the same volume and
 // history.
@@ -65,6 +66,7 @@ enum graft_status pull_run(struct graft_volume *volume, uint64_t *ret_changed, s
     enum graft_status status = pull_ask(volume, &state, &pull, err);
     if (status != GRAFT_OK)
         return status;
+    FAILPOINT("pull.answered");
     struct store_pull apply = store_pull_of(&state, &pull);
     status = store_apply_pull(volume->store, &apply, err);
     if (status != GRAFT_OK)
@@ -125,6 +127,7 @@ enum graft_status graft_reset(struct graft_volume *volume, struct graft_error *e
         status = store_push_abandon(volume->store, err);
     if (status != GRAFT_OK)
         return status;
+    FAILPOINT("reset.answered");
     struct store_pull apply = store_pull_of(&state, &pull);
     status = store_apply_reset(volume->store, &apply, err);
     if (status != GRAFT_OK)

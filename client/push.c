@@ -4,6 +4,7 @@
 #include "client/patience.h"
 #include "client/push_upload.h"
 #include "common/base/check.h"
+#include "common/base/failpoint.h"
 #include "common/base/limits.h"
 #include "common/base/random.h"
 
@@ -44,6 +45,7 @@ static enum graft_status push_create(struct push_run *run, const struct store_re
             return error_context(err, why.status, "making the volume known to the servers");
         }
     }
+    FAILPOINT("push.created");
     run->created = true;
     return GRAFT_OK;
 }

@@ -12,6 +12,7 @@
 
 #include "client/patience.h"
 #include "common/base/check.h"
+#include "common/base/failpoint.h"
 #include "common/base/limits.h"
 
 struct upload {
@@ -249,6 +250,7 @@ static enum graft_status upload_once(struct upload *upload, uint32_t *ret_retry_
         message_free(&answer->base);
         return status;
     }
+    FAILPOINT("push.after_segments");
     *ret_answer = answer;
     return GRAFT_OK;
 }
@@ -313,6 +315,7 @@ enum graft_status push_upload(struct graft_volume *volume, const struct store_pu
         status = upload_call(&upload, patience_ms, err);
     if (status != GRAFT_OK)
         return status;
+    FAILPOINT("push.uploaded");
     struct hash128 digest = commit_digest_finish(TAKE(upload.digest));
     status = serialize(&upload, push, &digest, to, err);
     if (status == GRAFT_OK)

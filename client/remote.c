@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "client/remote_internal.h"
+#include "common/base/failpoint.h"
 #include "common/base/limits.h"
 
 #define INFO_RESPONSE_SIZE_MAX (64 * KIB)
@@ -86,7 +87,11 @@ static enum graft_status metastore_call(const struct remote *remote, const char 
     enum graft_status status = remote_target(remote, remote->metastore, "metastore", &target, err);
     if (status != GRAFT_OK)
         return status;
-    return rpc_call(&target, call, request, response, ret_response, NULL, err);
+    status = FAILPOINT_ERROR("remote.call.before", err);
+    if (status == GRAFT_OK)
+        status = rpc_call(&target, call, request, response, ret_response, NULL, err);
+    FAILPOINT("remote.call.after");
+    return status;
 }
 
 // Checks a snapshot that came back, and that it is about `vid` (NULL: any).
@@ -222,10 +227,13 @@ enum graft_status remote_commit(const struct remote *remote, struct bytes reques
     *ret_failure = (struct rpc_failure){0};
     enum graft_status status = remote_target(remote, remote->metastore, "metastore", &target, err);
     if (status == GRAFT_OK)
+        status = FAILPOINT_ERROR("remote.commit.before", err);
+    if (status == GRAFT_OK)
         status = rpc_call_bytes(&target, "commit", request, &graft__commit_response__descriptor, &answer,
                                 ret_failure, err);
     if (status != GRAFT_OK)
         return status;
+    FAILPOINT("remote.commit.after");
     const Graft__CommitResponse *response = (Graft__CommitResponse *)answer;
     ret_failure->sent = true;
     if (token_from_bytes(bytes_of(&response->token), "token", &commit.token, NULL) != GRAFT_OK ||
@@ -410,6 +418,7 @@ static enum graft_status watch_frame(void *context, struct bytes frame, bool *re
         status = snapshot_take(parsed->heads[i], NULL, "watch", &head, err);
         if (status != GRAFT_OK)
             return status;
+        FAILPOINT("remote.watch.head");
         watch->head(watch->context, &head);
     }
     for (size_t i = 0; i < parsed->n_troubles; i++) {

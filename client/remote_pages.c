@@ -7,6 +7,7 @@
 #include "client/remote.h"
 #include "client/remote_internal.h"
 #include "common/base/check.h"
+#include "common/base/failpoint.h"
 #include "common/base/limits.h"
 #include "common/net/http_server.h"
 
@@ -35,10 +36,13 @@ enum graft_status remote_write_pages(const struct remote *remote,
                                       .response_max = COMMIT_REQUEST_SIZE_MAX,
                                       .read_body = read,
                                       .context = context};
-    status = http_client_call(remote->http, &spec, &body, &outcome, err);
+    status = FAILPOINT_ERROR("remote.write_pages.before", err);
+    if (status == GRAFT_OK)
+        status = http_client_call(remote->http, &spec, &body, &outcome, err);
     *ret_retry_after_ms = outcome.retry_after_ms;
     if (status != GRAFT_OK)
         return error_context(err, status, "write_pages at %s", remote->pagestore);
+    FAILPOINT("remote.write_pages.after");
     if (message_decode(&graft__write_pages_response__descriptor, buffer_bytes(&body),
                        4 * COMMIT_REQUEST_SIZE_MAX, &message, &why) != GRAFT_OK)
         return remote_protocol_error(err, "write_pages", why.message);
@@ -85,6 +89,7 @@ static enum graft_status read_event(struct read_call *call, const struct page_ev
         call->owner = event->owner;
         return GRAFT_OK;
     case PAGE_EVENT_PAGE:
+        FAILPOINT("remote.read_pages.page");
         return call->sink.page(call->context, &call->owner, &event->page, event->data,
                                event->page.state == PAGE_STATE_DAMAGED ? &event->error : NULL, err);
     case PAGE_EVENT_END:
@@ -126,6 +131,7 @@ static long read_data(void *context, const void *data, size_t size)
 static void read_done(void *context, const struct http_outcome *outcome)
 {
     _cleanup_(read_call_free_p) struct read_call *call = context;
+    FAILPOINT("remote.read_pages.done");
     struct graft_error result = call->error;
 
     if (result.status == GRAFT_OK)
@@ -185,7 +191,9 @@ enum graft_status remote_read_pages(const struct remote *remote, const struct gi
                                       .on_data = read_data,
                                       .on_done = read_done,
                                       .context = call};
-    status = http_client_start(remote->http, &spec, ret_exchange, err);
+    status = FAILPOINT_ERROR("remote.read_pages.before", err);
+    if (status == GRAFT_OK)
+        status = http_client_start(remote->http, &spec, ret_exchange, err);
     if (status == GRAFT_OK)
         (void)TAKE(call);
     return status;

@@ -19,6 +19,7 @@
 #include "client/store_internal.h"
 #include "common/base/check.h"
 #include "common/base/clock.h"
+#include "common/base/failpoint.h"
 #include "common/base/files.h"
 
 #define PATH_SIZE_MAX 4096u
@@ -68,7 +69,11 @@ enum graft_status store_write(struct store *store, struct rocks *rocks, bool syn
     if (status != GRAFT_OK)
         return status;
     struct graft_error failure;
-    status = rocks_write(rocks->db, synced ? rocks->write_synced : rocks->write, batch, &failure);
+    status = synced ? FAILPOINT_ERROR("store.sync.before", &failure)
+                    : FAILPOINT_ERROR("store.write.before", &failure);
+    if (status == GRAFT_OK)
+        status = rocks_write(rocks->db, synced ? rocks->write_synced : rocks->write, batch, &failure);
+    FAILPOINT("store.write.after");
     if (status == GRAFT_OK)
         return GRAFT_OK;
     if (failure.detail == GRAFT_DETAIL_NO_SPACE)
@@ -258,6 +263,7 @@ enum graft_status store_open(const struct store_settings *settings, struct store
     }
     if (status == GRAFT_OK)
         status = open_client_file(store, err);
+    FAILPOINT("store.open.locked");
     if (status == GRAFT_OK)
         status = open_databases(store, memory_size, err);
     if (status == GRAFT_OK)
@@ -266,6 +272,7 @@ enum graft_status store_open(const struct store_settings *settings, struct store
         status = drop_all_staged(store, err);
     if (status != GRAFT_OK)
         return error_context(err, status, "opening the data directory %s", settings->directory);
+    FAILPOINT("store.open.after");
     *ret_store = TAKE(store);
     return GRAFT_OK;
 }

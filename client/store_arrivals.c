@@ -8,6 +8,7 @@
 
 #include "client/store_internal.h"
 #include "common/base/check.h"
+#include "common/base/failpoint.h"
 
 #define CHUNK_PAGES_MAX 4096u
 
@@ -236,7 +237,10 @@ static enum graft_status flush_locked(struct store_arrivals *arrivals, struct gr
     if (store_volume_record(volume).state.local_lsn != arrivals->head)
         status = drop_unmarked(arrivals, err);
     if (status == GRAFT_OK)
+        status = FAILPOINT_ERROR("fetch.keep.before", err);
+    if (status == GRAFT_OK)
         status = store_write(volume->store, volume->store->fetched, false, arrivals->batch, err);
+    FAILPOINT("fetch.keep.after");
     for (size_t i = 0; status == GRAFT_OK && i < arrivals->count; i++) {
         const struct arrival *arrival = &arrivals->chunk[i];
         status =

@@ -5,6 +5,7 @@
 // is removed here, because until the head has moved readers may still pin the LSN below.
 #include "client/store_internal.h"
 #include "common/base/check.h"
+#include "common/base/failpoint.h"
 #include "common/store/cut_index.h"
 
 // The cut goes into the batch first: the index of cuts reads through an indexed batch, and the rest needs
@@ -236,6 +237,7 @@ static enum graft_status drop_part(struct store *store, uint64_t number, uint64_
         store_delete(store->local, batch, FAMILY_SUPERSEDED, &superseded);
     }
     store_delete(store->local, batch, FAMILY_COMMITS, part_key);
+    FAILPOINT("staged.drop.part");
     return store_write(store, store->local, false, batch, err);
 }
 
@@ -265,5 +267,6 @@ enum graft_status store_drop_staged(struct store *store, uint64_t number, uint64
     _cleanup_(rocks_batch_free_p) rocksdb_writebatch_t *batch = rocksdb_writebatch_create();
     struct store_key note = store_key_staging(number);
     store_delete(store->local, batch, FAMILY_VOLUMES, &note);
+    FAILPOINT("staged.drop.note");
     return store_write(store, store->local, false, batch, err);
 }

@@ -6,6 +6,7 @@
 #include "client/store_internal.h"
 
 #include "common/base/check.h"
+#include "common/base/failpoint.h"
 #include "common/store/cut_index.h"
 
 void store_counts_cut_locked(struct store_volume *volume, uint32_t page_count)
@@ -233,5 +234,6 @@ enum graft_status store_tally_write(struct store_volume *volume, const struct gr
     put_le64(value + 16, tally->bytes);
     _cleanup_(rocks_batch_free_p) rocksdb_writebatch_t *batch = rocksdb_writebatch_create();
     store_put(volume->store->fetched, batch, FETCHED_TALLIES, &key, (struct bytes){value, sizeof value});
+    FAILPOINT("fetch.tally");
     return store_write(volume->store, volume->store->fetched, false, batch, err);
 }

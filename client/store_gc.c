@@ -11,6 +11,7 @@
 
 #include "client/store_internal.h"
 #include "common/base/check.h"
+#include "common/base/failpoint.h"
 
 #define NOTHING UINT64_MAX
 
@@ -300,11 +301,14 @@ static bool sweep_once(struct store_volume *volume, size_t budget)
     job.local = rocksdb_writebatch_create();
     job.fetched = rocksdb_writebatch_create();
     bool good = sweep_versions(&job) && sweep_cuts(&job);
+    FAILPOINT("gc.before");
     // First what can be lost: if only that is done, it will be done again.
     if (good && rocksdb_writebatch_count(job.fetched) > 0)
         good = store_write(volume->store, volume->store->fetched, false, job.fetched, NULL) == GRAFT_OK;
+    FAILPOINT("gc.fetched");
     if (good && rocksdb_writebatch_count(job.local) > 0)
         good = store_write(volume->store, volume->store->local, false, job.local, NULL) == GRAFT_OK;
+    FAILPOINT("gc.after");
     rocksdb_writebatch_destroy(job.local);
     rocksdb_writebatch_destroy(job.fetched);
     free(job.pins);
@@ -359,7 +363,9 @@ static void forget_cuts_locked(struct store_volume *volume)
     if (rocks_iter_status(scan->iterator, "", NULL) != GRAFT_OK)
         return;
     next.cuts = (struct store_cuts){.lowest = UINT32_MAX};
+    FAILPOINT("gc.cuts.before");
     store_publish_locked(volume, batch, &next, false, NULL);
+    FAILPOINT("gc.cuts.after");
 }
 
 void store_sweep_after_locked(struct store_volume *volume, uint64_t lsn, size_t entries)

@@ -5,6 +5,7 @@
 // published by the batch that moves it.
 #include "client/store_internal.h"
 #include "common/base/check.h"
+#include "common/base/failpoint.h"
 
 // What a pull or reset comes to.
 struct takeover {
@@ -139,7 +140,11 @@ static enum graft_status stage_marks(struct store_volume *volume, struct takeove
     if (status != GRAFT_OK)
         return status;
     store_change_note_staging(&change);
-    return store_write(volume->store, volume->store->local, false, change.batch, err);
+    status = FAILPOINT_ERROR("pull.stage.before", err);
+    if (status == GRAFT_OK)
+        status = store_write(volume->store, volume->store->local, false, change.batch, err);
+    FAILPOINT("pull.stage.after");
+    return status;
 }
 
 // The last batch: what is left of the marks, the cut, the record; what staging left behind goes.
@@ -160,7 +165,11 @@ static enum graft_status publish_locked(struct store_volume *volume, struct take
         store_change_forget_lists(&change, takeover->parts);
         store_change_end_staging(&change);
     }
-    return store_publish_locked(volume, change.batch, &takeover->next, true, err);
+    status = FAILPOINT_ERROR("pull.apply.before", err);
+    if (status == GRAFT_OK)
+        status = store_publish_locked(volume, change.batch, &takeover->next, true, err);
+    FAILPOINT("pull.apply.after");
+    return status;
 }
 
 static enum graft_status take_over_locked(struct store_volume *volume, struct takeover *takeover,

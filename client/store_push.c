@@ -5,6 +5,7 @@
 // that is opened anew.
 #include "client/store_internal.h"
 #include "common/base/check.h"
+#include "common/base/failpoint.h"
 
 // ---- local commits
 
@@ -142,7 +143,10 @@ enum graft_status store_push_begin(struct store_volume *volume, const struct tok
     };
     pin_push(volume, state->push.to_lsn);
     _cleanup_(rocks_batch_free_p) rocksdb_writebatch_t *batch = rocksdb_writebatch_create();
-    status = store_publish_locked(volume, batch, &next, true, err);
+    status = FAILPOINT_ERROR("push.begin.before", err);
+    if (status == GRAFT_OK)
+        status = store_publish_locked(volume, batch, &next, true, err);
+    FAILPOINT("push.begin.after");
     if (status == GRAFT_OK)
         *ret_push = state->push;
     else
@@ -189,7 +193,11 @@ enum graft_status store_push_committing(struct store_volume *volume, const struc
     _cleanup_(rocks_batch_free_p) rocksdb_writebatch_t *batch = rocksdb_writebatch_create();
     struct store_key key = store_key_request(volume->number);
     store_put(volume->store->local, batch, FAMILY_VOLUMES, &key, request);
-    return store_publish_locked(volume, batch, &next, true, err);
+    enum graft_status status = FAILPOINT_ERROR("push.committing.before", err);
+    if (status == GRAFT_OK)
+        status = store_publish_locked(volume, batch, &next, true, err);
+    FAILPOINT("push.committing.after");
+    return status;
 }
 
 enum graft_status store_push_request(struct store_volume *volume, struct buffer *to, struct graft_error *err)
@@ -231,7 +239,10 @@ static enum graft_status end_push_locked(struct store_volume *volume, struct sto
     next->state.push = (struct store_push){.phase = STORE_PUSH_IDLE};
     struct store_key key = store_key_request(volume->number);
     store_delete(volume->store->local, batch, FAMILY_VOLUMES, &key);
-    enum graft_status status = store_publish_locked(volume, batch, next, true, err);
+    enum graft_status status = FAILPOINT_ERROR("push.end.before", err);
+    if (status == GRAFT_OK)
+        status = store_publish_locked(volume, batch, next, true, err);
+    FAILPOINT("push.end.after");
     if (status == GRAFT_OK)
         unpin_push(volume, to_lsn);
     return status;
@@ -253,6 +264,7 @@ enum graft_status store_push_settle(struct store_volume *volume, const struct st
     enum graft_status status = store_commits_forget(volume, batch, push.from_lsn, push.to_lsn, err);
     if (status != GRAFT_OK)
         return status;
+    FAILPOINT("push.settled");
     return end_push_locked(volume, &next, batch, err);
 }
 
@@ -262,6 +274,7 @@ enum graft_status store_push_reject(struct store_volume *volume, const struct gr
     LOCK_GUARD(&volume->commit_lock);
     struct store_record next = store_volume_record(volume);
     CHECK(next.state.push.phase == STORE_PUSH_COMMITTING);
+    FAILPOINT("push.rejected");
     next.state.status = GRAFT_VOLUME_REJECTED;
     next.state.status_error = *why;
     _cleanup_(rocks_batch_free_p) rocksdb_writebatch_t *batch = rocksdb_writebatch_create();

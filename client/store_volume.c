@@ -7,6 +7,7 @@
 
 #include "client/store_internal.h"
 #include "common/base/check.h"
+#include "common/base/failpoint.h"
 
 // ---- the table
 
@@ -143,9 +144,12 @@ static enum graft_status make_volume(struct store *store, struct store_record *r
     uint8_t next[8];
     put_le64(next, record->number + 1);
     store_put(store->local, batch, FAMILY_VOLUMES, &key, (struct bytes){next, sizeof next});
-    status = store_write(store, store->local, true, batch, err);
+    status = FAILPOINT_ERROR("volume.create.before", err);
+    if (status == GRAFT_OK)
+        status = store_write(store, store->local, true, batch, err);
     if (status != GRAFT_OK)
         return status;
+    FAILPOINT("volume.create.after");
     store->next_number++;
     *ret_volume = add_volume(store, record);
     return GRAFT_OK;
@@ -243,9 +247,11 @@ enum graft_status store_volume_delete(struct store *store, const struct gid *vid
         store_delete(store->local, batch, FAMILY_VOLUMES, &keys[i]);
     for (unsigned family = FAMILY_INDEX; family < FAMILY_COUNT; family++)
         delete_range(store->local, batch, family, record.number);
+    FAILPOINT("volume.delete.before");
     status = store_write(store, store->local, true, batch, err);
     if (status != GRAFT_OK)
         return status;
+    FAILPOINT("volume.delete.local");
     // The number is never used again, so it does not matter if a crash loses this.
     _cleanup_(rocks_batch_free_p) rocksdb_writebatch_t *fetched = rocksdb_writebatch_create();
     for (unsigned family = 0; family < FETCHED_COUNT; family++)

@@ -12,6 +12,7 @@
 #include <stdlib.h>
 
 #include "client/store_internal.h"
+#include "common/base/failpoint.h"
 
 // A page that a writer has in memory.
 struct own_page {
@@ -183,7 +184,10 @@ static enum graft_status stage_locked(struct store_writer *writer, struct graft_
     if (status != GRAFT_OK)
         return status;
     store_change_note_staging(&change);
-    status = store_write(volume->store, volume->store->local, false, change.batch, err);
+    status = FAILPOINT_ERROR("commit.stage.before", err);
+    if (status == GRAFT_OK)
+        status = store_write(volume->store, volume->store->local, false, change.batch, err);
+    FAILPOINT("commit.stage.after");
     if (status != GRAFT_OK)
         return status;
     volume->stager = writer;
@@ -264,6 +268,7 @@ static enum graft_status cut_staged(struct store_writer *writer, uint32_t page_c
             store_delete(volume->store->local, batch, FAMILY_PAGES, &key);
             more = pageset_next(&cursor, &pageidx);
         }
+        FAILPOINT("commit.cut_staged");
         status = store_write(volume->store, volume->store->local, false, batch, err);
         if (status != GRAFT_OK)
             return status;
@@ -405,7 +410,10 @@ static enum graft_status commit_locked(struct store_writer *writer, uint64_t *re
     next.state.page_count = writer->page_count;
     if (cuts)
         store_record_cut(&next, lsn, writer->cut);
-    status = store_publish_locked(volume, change.batch, &next, true, err);
+    status = FAILPOINT_ERROR("commit.publish.before", err);
+    if (status == GRAFT_OK)
+        status = store_publish_locked(volume, change.batch, &next, true, err);
+    FAILPOINT("commit.publish.after");
     if (status != GRAFT_OK)
         return status;
     if (volume->stager == writer)
@@ -436,6 +444,7 @@ enum graft_status store_writer_commit(struct store_writer *writer, uint64_t *ret
     mutex_lock(&volume->commit_lock);
     store_sweep_after_locked(volume, lsn, entries);
     mutex_unlock(&volume->commit_lock);
+    FAILPOINT("commit.swept");
     store_volume_close(volume);
     if (ret_lsn)
         *ret_lsn = lsn;

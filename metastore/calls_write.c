@@ -2,6 +2,7 @@
 #include <stdlib.h>
 
 #include "common/base/check.h"
+#include "common/base/failpoint.h"
 #include "common/base/limits.h"
 #include "metastore/calls.h"
 #include "metastore/keys.h"
@@ -131,6 +132,7 @@ static void catalog_created(void *context, struct objstore_result *result)
 {
     struct create_call *call = context;
     enum graft_status status = result->error.status;
+    FAILPOINT("create.after");
     if (status != GRAFT_OK && status != GRAFT_CONFLICT && status != GRAFT_UNKNOWN) {
         error_context(&result->error, status, "creating volume %s", gid_format(&call->volume.vid).text);
         create_finish(call, NULL, &result->error);
@@ -184,6 +186,7 @@ static void call_create_volume(struct http_request *request, struct bytes body)
                                  .volume = volume};
     buffer_init(&call->record, UNARY_REQUEST_SIZE_MAX);
     CHECK(volume_record_encode(&volume, &call->record, NULL) == GRAFT_OK);
+    FAILPOINT("create.before");
     objstore_create(calls->store, key_catalog(&volume.vid).text, buffer_bytes(&call->record), catalog_created,
                     call);
 }

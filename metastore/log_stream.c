@@ -8,6 +8,7 @@
 #include <stdlib.h>
 
 #include "common/base/check.h"
+#include "common/base/failpoint.h"
 #include "common/base/limits.h"
 #include "common/base/mutex.h"
 
@@ -123,6 +124,7 @@ static enum http_source_result source(struct http_request *request, void *to, si
 void log_stream_start(struct http_request *request, struct objstore *store, struct pool *readers,
                       const struct gid *vid, uint64_t first_lsn, uint64_t last_lsn)
 {
+    FAILPOINT("commits.begin");
     struct log_stream *stream = calloc(1, sizeof *stream);
     CHECK(stream);
     stream->job.run = fill;

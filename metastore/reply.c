@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "metastore/reply.h"
 
+#include "common/base/failpoint.h"
 #include "common/base/limits.h"
 #include "common/base/log.h"
 
@@ -13,6 +14,7 @@ void reply_message(struct http_request *request, const ProtobufCMessage *message
 {
     _cleanup_(buffer_release) struct buffer body = BUFFER_INIT(UNARY_RESPONSE_SIZE_MAX);
     struct graft_error error;
+    FAILPOINT("reply.before");
     if (message_encode(message, &body, &error) == GRAFT_OK)
         http_respond(request, 200, HTTP_PROTOBUF, &body);
     else
@@ -38,6 +40,7 @@ void reply_refusal(struct http_request *request, const struct commit_answer *ans
         return;
     }
     log_fault(&answer->error);
+    FAILPOINT("reply.refusal");
     Graft__Error message = GRAFT__ERROR__INIT;
     Graft__Snapshot snapshot;
     error_to_message(&answer->error, &message);
@@ -59,6 +62,7 @@ ProtobufCMessage *request_message(struct http_request *request, struct bytes bod
 {
     ProtobufCMessage *message = NULL;
     struct graft_error error;
+    FAILPOINT("request.received");
     if (message_decode(descriptor, body, REQUEST_MEMORY_MAX, &message, &error) != GRAFT_OK)
         reply_error(request, &error);
     return message;

@@ -13,6 +13,7 @@
 #include <stdlib.h>
 
 #include "common/base/check.h"
+#include "common/base/failpoint.h"
 #include "common/base/limits.h"
 #include "metastore/commit_request.h"
 #include "metastore/keys.h"
@@ -132,6 +133,7 @@ static void finish(struct operation *operation, const struct commit_answer *answ
     struct volume *volume = operation->volume;
     metric_add(operation->sequencer->outcomes[outcome], 1);
     operation->done(operation->context, answer);
+    FAILPOINT("append.answered");
     operation_free(operation);
     volume_turn_end(volume);
     volume_unref(volume);
@@ -199,7 +201,9 @@ static void read_on(struct operation *operation)
 
 static void landed(struct operation *operation)
 {
+    FAILPOINT("append.durable");
     volume_advance(operation->volume, &operation->commit);
+    FAILPOINT("append.advanced");
     finish_ok(operation, &operation->commit, OUTCOME_OK);
 }
 
@@ -292,6 +296,7 @@ static void append(struct operation *operation)
     CHECK(commit->lsn == operation->state.head.lsn + 1);
     CHECK(hash_equal(&commit->base_chain, &operation->state.head.chain));
     CHECK(operation->record.size > RECORD_OVERHEAD);
+    FAILPOINT("append.before");
     objstore_create(operation->sequencer->settings.store, key_commit(&commit->vid, commit->lsn).text,
                     buffer_bytes(&operation->record), created, operation);
 }

@@ -6,6 +6,7 @@
 #include <uthash.h>
 
 #include "common/base/check.h"
+#include "common/base/failpoint.h"
 #include "common/base/limits.h"
 #include "common/base/log.h"
 #include "common/base/mutex.h"
@@ -224,10 +225,12 @@ static enum graft_status make_window(struct objstore *store, const struct gid *v
     enum graft_status status = objstore_upload_begin(store, key_pack(vid, span, n).text, &window.pack, err);
     if (status == GRAFT_OK)
         status = fetch_all(store, &parts, err);
+    FAILPOINT("summary.pack.before");
     if (status == GRAFT_OK && window.pack)
         status = commit_upload(TAKE(window.pack), err);
     if (status != GRAFT_OK)
         return status;
+    FAILPOINT("summary.pack.after");
     pageset_limit_runs(&window.pages, PAGESET_RUNS_MAX);
     _cleanup_(buffer_release) struct buffer record = BUFFER_INIT(RECORD_SIZE_MAX);
     status = summary_encode(&window.summary, window.pages, &record, err);
@@ -297,6 +300,7 @@ static enum graft_status summarise_span(struct objstore *store, const struct gid
     enum graft_status status = first_missing(store, vid, span, low, due, &n, err);
     for (; status == GRAFT_OK && n < due && !(worker && worker_stopping(worker)); n++) {
         status = make_window(store, vid, span, n, err);
+        FAILPOINT("summary.after");
         if (status != GRAFT_OK)
             error_context(err, status, "summarising window %llu of %u commits of volume %s",
                           (unsigned long long)n, span, gid_format(vid).text);

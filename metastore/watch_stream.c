@@ -6,6 +6,7 @@
 
 #include "common/base/check.h"
 #include "common/base/clock.h"
+#include "common/base/failpoint.h"
 #include "common/base/limits.h"
 #include "metastore/reply.h"
 #include "metastore/watch_internal.h"
@@ -80,6 +81,7 @@ static void encode_locked(struct watcher *watcher, struct frame *frame)
 {
     frame->message.heads = frame->head_pointers;
     frame->message.troubles = frame->trouble_pointers;
+    FAILPOINT("watch.frame");
     CHECK(message_encode_frame(&frame->message.base, &watcher->out, NULL) == GRAFT_OK);
     metric_add(watcher->hub->frames, 1);
 }
@@ -176,6 +178,7 @@ static void begin_stream(struct watcher *watcher)
         TAILQ_INSERT_TAIL(&watcher->dirty, item, dirty_link);
     }
     mutex_unlock(&hub->topics_lock);
+    FAILPOINT("watch.begin");
     watcher->streaming = true;
     watcher->beat_due_us = clock_monotonic_us(clock_system()) + hub->settings.heartbeat_ms * 1000ull;
     TAILQ_INSERT_TAIL(&hub->by_beat, watcher, beat_link);

@@ -16,6 +16,7 @@
 #include <stdlib.h>
 
 #include "common/base/check.h"
+#include "common/base/failpoint.h"
 #include "common/base/limits.h"
 #include "common/base/mutex.h"
 #include "common/net/http_client.h"
@@ -266,6 +267,7 @@ static enum graft_status take_frame(struct catching *catching, struct bytes wire
         return status;
     const Graft__CommitsFrame *frame = (const Graft__CommitsFrame *)message;
     catching->frame_count++;
+    FAILPOINT("catchup.frame");
     if (catching->ended) {
         status =
             error_set(err, GRAFT_UNAVAILABLE, GRAFT_DETAIL_PROTOCOL, "the metastore sent more after the end");
@@ -294,6 +296,7 @@ static long on_data(void *context, const void *data, size_t size)
             status = take_frame(catching, frame, &err);
     } while (status == GRAFT_OK && whole);
     // What came in one piece is published in one piece, also when something after it is wrong.
+    FAILPOINT("catchup.publish");
     enum graft_status published = index_volume_publish(catching->volume, &publish_err);
     take_waits(catching, false, &waits);
     settle(&waits, NULL);
@@ -348,6 +351,7 @@ static void on_done(void *context, const struct http_outcome *outcome)
 {
     struct catching *catching = context;
     struct graft_error err;
+    FAILPOINT("catchup.done");
     if (catching->error.status == GRAFT_OK && outcome->error.status != GRAFT_OK)
         catching->error = outcome->error;
     if (catching->error.status == GRAFT_OK && !catching->ended)
@@ -397,6 +401,8 @@ static void start_round(struct catching *catching)
         .on_done = on_done,
         .context = catching,
     };
+    if (status == GRAFT_OK)
+        status = FAILPOINT_ERROR("catchup.ask", &catching->error);
     if (status == GRAFT_OK)
         status = http_client_start(catchup->http, &spec, NULL, &catching->error);
     if (status == GRAFT_OK)

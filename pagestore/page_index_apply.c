@@ -8,6 +8,7 @@
 #include <stdlib.h>
 
 #include "common/base/check.h"
+#include "common/base/failpoint.h"
 #include "common/base/limits.h"
 #include "common/net/message.h"
 #include "common/store/cut_index.h"
@@ -64,10 +65,12 @@ void applying_free(struct applying *applying)
 
 static enum graft_status flush(struct applying *applying, struct graft_error *err)
 {
-    enum graft_status status =
-        rocks_write(applying->index->rocks->db, applying->index->rocks->write, applying->batch, err);
+    enum graft_status status = FAILPOINT_ERROR("index.write.before", err);
+    if (status == GRAFT_OK)
+        status = rocks_write(applying->index->rocks->db, applying->index->rocks->write, applying->batch, err);
     if (status != GRAFT_OK)
         return error_context(err, status, "writing the page-version index");
+    FAILPOINT("index.write.after");
     rocksdb_writebatch_clear(applying->batch);
     metric_add(applying->index->entries, applying->entries);
     applying->puts = applying->entries = 0;
@@ -196,6 +199,7 @@ static enum graft_status apply_cut(struct applying *applying, uint32_t cut, stru
     if (status != GRAFT_OK)
         return status;
     char *message = NULL;
+    FAILPOINT("index.cut");
     rocksdb_write_writebatch_wi(rocks->db, rocks->write, batch, &message);
     return rocks_status(err, message, "writing the page-version index");
 }
@@ -320,6 +324,7 @@ enum graft_status index_volume_publish(struct index_volume *volume, struct graft
     struct applying *applying = TAKE(volume->applying);
     if (!applying)
         return GRAFT_OK;
+    FAILPOINT("index.publish");
     put_volume(applying);
     enum graft_status status = flush(applying, err);
     if (status == GRAFT_OK) {

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 
 #include "common/base/check.h"
+#include "common/base/failpoint.h"
 #include "common/base/limits.h"
 #include "common/net/message.h"
 #include "pagestore/page_read_internal.h"
@@ -129,6 +130,7 @@ static void plan_job(struct job *job)
 {
     struct page_read *read = CONTAINER_OF(job, struct page_read, job);
     struct graft_error err;
+    FAILPOINT("read.plan");
     if (make_plan(read, &err) == GRAFT_OK)
         http_respond_stream(read->request, HTTP_STREAM, page_read_source);
     else
@@ -213,6 +215,7 @@ void page_read_ready(struct page_reader *reader, struct http_request *request, s
         http_respond_error(request, &err, RETRY_AFTER_S);
         return;
     }
+    FAILPOINT("read.received");
     metric_add(reader->reads, 1);
     struct page_read *read = page_read_new(reader, request);
     if (!read) {

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 
 #include "common/base/check.h"
+#include "common/base/failpoint.h"
 #include "common/base/limits.h"
 #include "pagestore/page_read_internal.h"
 
@@ -62,6 +63,7 @@ static void abort_stream(struct page_read *read)
 
 static enum step end_stream(struct page_read *read, const struct graft_error *error)
 {
+    FAILPOINT("read.end");
     read->ended = true;
     if (page_stream_append_end(&read->head, read->next, error, NULL) != GRAFT_OK)
         abort_stream(read);
@@ -94,6 +96,7 @@ static enum step put_corrupt(struct page_read *read, uint32_t pageidx, const cha
 static enum step put_page(struct page_read *read, uint32_t pageidx, const struct segment_page *page,
                           struct bytes payload)
 {
+    FAILPOINT("read.page");
     uint8_t head[PAGE_FRAME_HEADER_SIZE_MAX];
     struct page_header header = {
         .pageidx = pageidx,

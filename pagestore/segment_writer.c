@@ -5,6 +5,7 @@
 
 #include "common/base/check.h"
 #include "common/base/clock.h"
+#include "common/base/failpoint.h"
 #include "common/base/limits.h"
 
 // Index and footer, before and after compression: zstd adds less than 1% and a header to what it cannot
@@ -42,6 +43,7 @@ enum graft_status segment_writer_begin(struct objstore *store, struct segment_wr
         segment_writer_abort(writer);
         return status;
     }
+    FAILPOINT("segment.begun");
     *ret_writer = writer;
     return GRAFT_OK;
 }
@@ -64,6 +66,7 @@ enum graft_status segment_writer_append(struct segment_writer *writer, const str
         at += pages[i].page.size;
     }
     CHECK(at - writer->size == payload.size);
+    FAILPOINT("segment.append");
     enum graft_status status = segment_draft_add(&writer->draft, vid, pages, count, err);
     if (status == GRAFT_OK && payload.size > 0)
         status = objstore_upload_append(writer->upload, payload, err);
@@ -83,8 +86,9 @@ enum graft_status segment_writer_seal(struct segment_writer *writer, struct segm
 {
     _cleanup_(buffer_release) struct buffer tail = BUFFER_INIT(TAIL_SIZE_MAX);
     struct segment_footer footer;
-    enum graft_status status =
-        segment_tail_encode(&writer->draft, &writer->sid, writer->size, &tail, &footer, err);
+    enum graft_status status = FAILPOINT_ERROR("segment.tail.before", err);
+    if (status == GRAFT_OK)
+        status = segment_tail_encode(&writer->draft, &writer->sid, writer->size, &tail, &footer, err);
     if (status == GRAFT_OK)
         status = objstore_upload_append(writer->upload, buffer_bytes(&tail), err);
     if (status != GRAFT_OK) {
@@ -99,6 +103,7 @@ enum graft_status segment_writer_seal(struct segment_writer *writer, struct segm
         .index_offset = footer.index_offset,
         .index_size = footer.index_size,
     };
+    FAILPOINT("segment.seal.before");
     struct objstore_upload *upload = TAKE(writer->upload);
     writer_free(writer);
     objstore_upload_commit(upload, done, context);

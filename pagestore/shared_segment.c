@@ -5,6 +5,7 @@
 
 #include "common/base/check.h"
 #include "common/base/clock.h"
+#include "common/base/failpoint.h"
 #include "common/base/mutex.h"
 #include "common/base/worker.h"
 
@@ -102,6 +103,7 @@ static bool company_await(struct shared_segments *shared)
 static void segment_committed(void *context, struct objstore_result *result)
 {
     struct shared_segments *shared = context;
+    FAILPOINT("shared.durable");
     LOCK_GUARD(&shared->lock);
     shared->error = result->error;
     shared->committed = true;
@@ -158,6 +160,7 @@ static void shared_run(struct worker *worker, void *context)
             metric_add(shared->sealed_total, 1);
             metric_add(shared->uploads_total, shared->company_count);
         }
+        FAILPOINT("shared.answer");
         for (unsigned i = 0; i < shared->company_count; i++)
             shared->company[i]->done(shared->company[i], &sealed, &error);
         shared->company_count = 0;

@@ -5,6 +5,7 @@
 
 #include "common/base/check.h"
 #include "common/base/clock.h"
+#include "common/base/failpoint.h"
 #include "common/base/log.h"
 #include "pagestore/upload_internal.h"
 
@@ -239,6 +240,7 @@ static enum step step_short(struct upload *upload, bool finished)
 static void own_committed(void *context, struct objstore_result *result)
 {
     struct upload *upload = context;
+    FAILPOINT("upload.own.durable");
     if (result->error.status != GRAFT_OK)
         upload_fail(upload, &result->error);
     {

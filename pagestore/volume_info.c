@@ -5,6 +5,7 @@
 #include <uthash.h>
 
 #include "common/base/check.h"
+#include "common/base/failpoint.h"
 #include "common/base/mutex.h"
 
 #define QUERY_THREADS 4u // each may stand still for as long as the metastore's deadline
@@ -125,6 +126,7 @@ enum graft_status volume_infos_wait(struct volume_infos *infos, const struct gid
     if (volume_infos_get(infos, vid, ret_info))
         return GRAFT_OK;
     enum graft_status status = infos->fetch(infos->context, vid, ret_info, err);
+    FAILPOINT("volume_info.fetched");
     if (status == GRAFT_OK)
         remember(infos, vid, ret_info);
     return status;

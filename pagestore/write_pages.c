@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "common/base/failpoint.h"
 #include "common/base/log.h"
 #include "pagestore/pagestore.h"
 #include "pagestore/upload.h"
@@ -18,6 +19,7 @@ static void wake(void *context)
 static void done(void *context, const struct graft_error *error, struct buffer *response)
 {
     struct http_request *request = context;
+    FAILPOINT("write_pages.answer");
     if (response) {
         http_respond(request, 200, HTTP_PROTOBUF, response);
         return;
@@ -45,6 +47,7 @@ static uint64_t announced_size(const struct http_request *request)
 void write_pages_begin(struct http_request *request, void *context)
 {
     const struct pagestore *pagestore = context;
+    FAILPOINT("write_pages.begin");
     struct upload_events events = {wake, done, release, http_request_ref(request)};
     struct graft_error error;
     struct upload *upload;
@@ -63,6 +66,7 @@ size_t write_pages_body(struct http_request *request, const void *data, size_t s
 
 void write_pages_ready(struct http_request *request, struct bytes whole)
 {
+    FAILPOINT("write_pages.received");
     upload_finish(http_request_state(request));
 }
 

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "common/base/check.h"
+#include "common/base/failpoint.h"
 
 static void close_p(int *fd)
 {
@@ -123,6 +124,7 @@ static enum graft_status write_beside(const char *beside, const void *data, size
         return status;
     if (fsync(fd) != 0)
         return error_from_errno(err, errno, "syncing %s", beside);
+    FAILPOINT("files.replace.written");
     return GRAFT_OK;
 }
 
@@ -136,12 +138,15 @@ enum graft_status files_replace(const char *path, const void *data, size_t size,
         return error_from_errno(err, ENAMETOOLONG, "creating a file beside %s", path);
 
     status = write_beside(beside, data, size, err);
+    if (status == GRAFT_OK)
+        status = FAILPOINT_ERROR("files.replace.rename", err);
     if (status == GRAFT_OK && rename(beside, path) != 0)
         status = error_from_errno(err, errno, "renaming %s to %s", beside, path);
     if (status != GRAFT_OK) {
         unlink(beside);
         return status;
     }
+    FAILPOINT("files.replace.renamed");
     return files_sync_folder(parent, err);
 }
 

@@ -17,6 +17,7 @@
 
 #include "common/base/check.h"
 #include "common/base/clock.h"
+#include "common/base/failpoint.h"
 #include "common/base/limits.h"
 #include "common/base/random.h"
 #include "common/store/objstore_rocksdb.h"
@@ -199,10 +200,12 @@ static enum graft_status decide(struct committer *committer, struct outcome *out
     case OBJSTORE_REPLACE:
         if (!exists || !is_version(&before, op->other))
             return objstore_conflict(op, err);
+        FAILPOINT("committer.replace");
         delete_old_parts(committer, &before);
         write_data(committer, op, &outcome->record);
         break;
     case OBJSTORE_REMOVE:
+        FAILPOINT("committer.remove");
         if (exists) {
             delete_old_parts(committer, &before);
             rocks_batch_delete(committer->batch, rocks_of(committer)->families[FAMILY_OBJECTS],
@@ -272,13 +275,17 @@ static void commit_batch(struct committer *committer, unsigned count)
 
     enum graft_status status = GRAFT_OK;
     if (rocksdb_writebatch_count(committer->batch) > 0)
+        status = FAILPOINT_ERROR("committer.sync.before", &error);
+    if (status == GRAFT_OK && rocksdb_writebatch_count(committer->batch) > 0)
         status =
             rocks_write(rocks_of(committer)->db, rocks_of(committer)->write_synced, committer->batch, &error);
     rocksdb_writebatch_clear(committer->batch);
     if (status != GRAFT_OK)
         return fail_batch(committer, count, &error);
+    FAILPOINT("committer.sync.after");
     for (unsigned i = 0; i < count; i++)
         complete(&committer->outcomes[i]);
+    FAILPOINT("committer.answered");
 }
 
 static size_t batch_size_of(const struct objstore_op *op)

@@ -29,6 +29,7 @@
 #include <unistd.h>
 
 #include "common/base/check.h"
+#include "common/base/failpoint.h"
 #include "common/base/files.h"
 #include "common/base/limits.h"
 #include "common/base/random.h"
@@ -103,12 +104,16 @@ static enum graft_status temp_append(struct fs_temp *temp, struct bytes data, st
 
 static enum graft_status temp_sync(struct fs_temp *temp, struct objstore_result *result)
 {
+    enum graft_status status = FAILPOINT_ERROR("fs.sync.before", &result->error);
+    if (status != GRAFT_OK)
+        return status;
     struct timespec times[2];
     clock_gettime(CLOCK_REALTIME, &times[0]);
     times[1] = times[0];
     struct stat stat;
     if (futimens(temp->fd, times) != 0 || fdatasync(temp->fd) != 0 || fstat(temp->fd, &stat) != 0)
         return error_from_errno(&result->error, errno, "syncing %s", temp->path.text);
+    FAILPOINT("fs.sync.after");
     snprintf(result->tag, sizeof result->tag, "%" PRIx64 "-%" PRIx64 ".%09ld", (uint64_t)stat.st_ino,
              (uint64_t)stat.st_mtim.tv_sec, stat.st_mtim.tv_nsec);
     return GRAFT_OK;
@@ -177,6 +182,7 @@ static enum graft_status link_locked(struct fs_store *store, const struct objsto
     if (op->kind == OBJSTORE_REPLACE) {
         if (!file_is_version(to, op->other))
             return objstore_conflict(op, err);
+        FAILPOINT("fs.replace.before");
         if (rename(from, to) != 0)
             return error_from_errno(err, errno, "replacing %s", to);
         return GRAFT_OK;
@@ -222,8 +228,12 @@ static enum graft_status publish(struct fs_store *store, const struct objstore_o
     if (status != GRAFT_OK)
         return status;
 
+    FAILPOINT("fs.publish.named");
     cut_to_folder(&path);
-    status = files_sync_folder(path.text, err);
+    status = FAILPOINT_ERROR("fs.folder.before", err);
+    if (status == GRAFT_OK)
+        status = files_sync_folder(path.text, err);
+    FAILPOINT("fs.folder.after");
     mutex_lock(&store->names);
     TAILQ_REMOVE(&store->publishes, &publish, link);
     mutex_unlock(&store->names);
@@ -285,6 +295,7 @@ static void run_remove(struct fs_store *store, const struct objstore_op *op, str
 {
     struct fs_path path;
     fs_object_path(store, op->key, &path);
+    FAILPOINT("fs.remove.before");
     mutex_lock(&store->names);
     bool done = unlink(path.text) == 0 || errno == ENOENT;
     int error_number = errno;
@@ -293,6 +304,7 @@ static void run_remove(struct fs_store *store, const struct objstore_op *op, str
         error_from_errno(err, error_number, "removing %s", path.text);
         return;
     }
+    FAILPOINT("fs.remove.unlinked");
     // Also where the name was gone: whoever removed it may not have synced the folder.
     cut_to_folder(&path);
     if (files_sync_folder(path.text, err) == GRAFT_NOT_FOUND)

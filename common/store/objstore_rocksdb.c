@@ -11,6 +11,7 @@
 
 #include "common/base/check.h"
 #include "common/base/clock.h"
+#include "common/base/failpoint.h"
 #include "common/base/limits.h"
 #include "common/base/random.h"
 
@@ -259,7 +260,10 @@ static enum graft_status write_unsynced(struct rocksdb_store *store, rocksdb_wri
     if (status != GRAFT_OK)
         return status;
     struct graft_error error;
-    status = rocks_write(store->rocks->db, store->rocks->write, batch, &error);
+    status = FAILPOINT_ERROR("parts.write.before", &error);
+    if (status == GRAFT_OK)
+        status = rocks_write(store->rocks->db, store->rocks->write, batch, &error);
+    FAILPOINT("parts.write.after");
     if (status == GRAFT_OK)
         return status;
     if (objstore_fate_seal(&store->fate, &error))
