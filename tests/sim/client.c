@@ -1,0 +1,453 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// A simulated client: one process with one data directory and one volume, that works on it until it is told to stop
+// (SIGTERM), has made its steps, or is killed. Everything that it does is in the history (recorder.h).
+//
+//     sim-client --workload NAME --seed N --client NAME --log FILE --data DIR --metastore URL --pagestore URL
+//                (--create | --vid VID) [--reader] [--settle] [--steps N] [--think-us N] [--deadline-ms N]
+//
+// --create makes the volume, commits and pushes its first state, and prints the VID. --reader never commits. --settle
+// takes no random steps: it pushes what is there (a rejected volume is reset), pulls and reads everything.
+// Exit codes: 0 done, 1 failed, 2 usage, 3 not settled, 4 the volume is corrupt or the local store has failed.
+#include <errno.h>
+#include <getopt.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "common/base/check.h"
+#include "tests/sim/workload.h"
+
+#define SETTLE_TRIES 20u
+#define PAST_PAGES 8u
+#define OFFLINE_PAUSE_US 4000u
+
+enum exit_code { EXIT_DONE, EXIT_FAILED, EXIT_USAGE, EXIT_UNSETTLED, EXIT_BROKEN };
+
+struct sim {
+    const struct workload *load;
+    const char *name, *log, *vid;
+    uint64_t seed, steps;
+    unsigned think_us;
+    bool create, reader, settle;
+    struct graft_settings settings;
+
+    struct graft *client;
+    struct graft_volume *volume;
+    struct rng rng;
+    struct author author;
+    uint64_t operation;
+    bool offline; // the last operation met no server
+    bool broken;  // going on makes no sense
+};
+
+static atomic_bool stopping;
+
+static void on_signal(int number)
+{
+    atomic_store(&stopping, true);
+}
+
+// ---- operations ---------------------------------------------------------------------------------
+
+// What an error says of the operation that got it: not done, or nobody knows.
+static const char *event_of(const struct graft_error *err)
+{
+    switch (err->status) {
+    case GRAFT_UNAVAILABLE:
+    case GRAFT_UNKNOWN:
+    case GRAFT_CANCELLED:
+    case GRAFT_INTERNAL:
+        return "info";
+    default:
+        return "fail";
+    }
+}
+
+static void note_failure(struct sim *sim, const struct graft_error *err)
+{
+    sim->offline = err->status == GRAFT_UNAVAILABLE;
+    if (err->status == GRAFT_CORRUPT || err->status == GRAFT_INTERNAL)
+        sim->broken = true;
+}
+
+static uint64_t invoke(struct sim *sim, const char *op)
+{
+    struct line line;
+
+    line_begin(&line, "invoke", op, ++sim->operation);
+    if (sim->volume)
+        line_add_vid(&line, &sim->volume->source.vid);
+    line_write(&line);
+    return sim->operation;
+}
+
+// For operations whose result is the volume's state.
+static enum graft_status complete(struct sim *sim, const char *op, uint64_t id, enum graft_status status,
+                                  const struct graft_error *err)
+{
+    struct line line;
+
+    line_begin(&line, status == GRAFT_OK ? "ok" : event_of(err), op, id);
+    if (sim->volume)
+        line_add_state(&line, sim->volume);
+    if (status != GRAFT_OK) {
+        line_add_error(&line, err);
+        note_failure(sim, err);
+    }
+    line_write(&line);
+    return status;
+}
+
+static enum graft_status do_open(struct sim *sim, struct graft_error *err)
+{
+    uint64_t id = invoke(sim, "open");
+
+    enum graft_status status = graft_open(&sim->settings, &sim->client, err);
+    if (status == GRAFT_OK && sim->create)
+        status = graft_volume_create(sim->client, sim->load->page_size, sim->load->kind, &sim->volume, err);
+    else if (status == GRAFT_OK) {
+        status = graft_volume_open(sim->client, sim->vid, &sim->volume, err);
+        for (unsigned tries = 0; status != GRAFT_OK && tries < SETTLE_TRIES; tries++) {
+            status = graft_volume_clone(sim->client, sim->vid, &sim->volume, err);
+            if (status != GRAFT_OK && err->status != GRAFT_UNAVAILABLE)
+                break;
+        }
+    }
+    return complete(sim, "open", id, status, err);
+}
+
+static enum graft_status do_commit(struct sim *sim, bool first, struct graft_error *err)
+{
+    struct change change = {0};
+    struct line line;
+    uint64_t lsn = 0;
+
+    enum graft_status status = graft_writer_begin(sim->volume, &change.writer, err);
+    if (status != GRAFT_OK) {
+        note_failure(sim, err);
+        return status;
+    }
+    change.page_count = change.cut = graft_writer_page_count(change.writer);
+    uint64_t base = writer_base_lsn(change.writer);
+    status =
+        first ? sim->load->first(&sim->author, &change, err) : sim->load->next(&sim->author, &change, err);
+    if (status != GRAFT_OK) { // a page could not be fetched
+        graft_writer_abort(change.writer);
+        note_failure(sim, err);
+        return status;
+    }
+    uint64_t id = ++sim->operation;
+    line_begin(&line, "invoke", "commit", id);
+    line_add_vid(&line, &sim->volume->source.vid);
+    line_add(&line, ",\"base\":%llu,\"count\":%u,\"cut\":%u,\"writes\":[", (unsigned long long)base,
+             change.page_count, change.cut);
+    for (size_t i = 0; i < change.count; i++)
+        line_add(&line, "%s[%u,%u,\"%s\"]", i > 0 ? "," : "", change.written[i].pageidx,
+                 change.written[i].size, hex32(change.written[i].hash.bytes).text);
+    line_add(&line, "]");
+    line_write(&line);
+    status = graft_writer_commit(change.writer, &lsn, err);
+    if (status == GRAFT_OK)
+        sim->author.entered = sim->author.entering;
+    line_begin(&line, status == GRAFT_OK ? "ok" : event_of(err), "commit", id);
+    line_add(&line, ",\"lsn\":%llu", (unsigned long long)lsn);
+    line_add_state(&line, sim->volume);
+    if (status != GRAFT_OK) {
+        line_add_error(&line, err);
+        note_failure(sim, err);
+    }
+    line_write(&line);
+    return status;
+}
+
+static enum graft_status do_push(struct sim *sim, struct graft_error *err)
+{
+    uint64_t id = invoke(sim, "push");
+    return complete(sim, "push", id, graft_push(sim->volume, NULL, err), err);
+}
+
+static enum graft_status do_pull(struct sim *sim, struct graft_error *err)
+{
+    uint64_t id = invoke(sim, "pull");
+    return complete(sim, "pull", id, graft_pull(sim->volume, NULL, err), err);
+}
+
+static enum graft_status do_reset(struct sim *sim, struct graft_error *err)
+{
+    uint64_t id = invoke(sim, "reset");
+    return complete(sim, "reset", id, graft_reset(sim->volume, err), err);
+}
+
+// Reads [first, first + count) of a snapshot; `pages` has a slot of SIM_PAGE_SIZE_MAX for each.
+static enum graft_status read_range(struct graft_snapshot *snapshot, uint32_t first, uint32_t count,
+                                    uint8_t *pages, size_t *sizes, struct graft_error *err)
+{
+    enum graft_status status = GRAFT_OK;
+
+    for (uint32_t i = 0; i < count && status == GRAFT_OK; i++)
+        status = graft_snapshot_read(snapshot, first + i, pages + (size_t)i * SIM_PAGE_SIZE_MAX,
+                                     SIM_PAGE_SIZE_MAX, &sizes[i], err);
+    return status;
+}
+
+// A page that is empty, or zeros in a fixed volume, was never written.
+static bool is_blank(const uint8_t *page, size_t size)
+{
+    for (size_t i = 0; i < size; i++) {
+        if (page[i] != 0)
+            return false;
+    }
+    return true;
+}
+
+static void line_add_pages(struct line *line, uint32_t first, uint32_t count, const uint8_t *pages,
+                           const size_t *sizes)
+{
+    unsigned broken = 0;
+
+    line_add(line, ",\"pages\":[");
+    for (uint32_t i = 0; i < count; i++) {
+        const uint8_t *page = pages + (size_t)i * SIM_PAGE_SIZE_MAX;
+        struct hash128 hash = hash128(page, sizes[i]);
+        line_add(line, "%s[%u,%zu,\"%s\"]", i > 0 ? "," : "", first + i, sizes[i], hex32(hash.bytes).text);
+        broken += !is_blank(page, sizes[i]) && !workload_page_is_whole(first + i, page, sizes[i]);
+    }
+    line_add(line, "],\"broken\":%u", broken);
+}
+
+// The whole volume at the local head, or some pages of an earlier commit of the servers.
+static enum graft_status do_read(struct sim *sim, bool past, struct graft_error *err)
+{
+    static uint8_t pages[SIM_PAGES_MAX * SIM_PAGE_SIZE_MAX];
+    size_t sizes[SIM_PAGES_MAX];
+    struct graft_snapshot *snapshot = NULL;
+    struct store_state state;
+    struct line line;
+    uint32_t first = 1, count = 0;
+
+    store_volume_state(sim->volume->store, &state);
+    if (past && state.remote.lsn == 0)
+        return GRAFT_OK;
+    const char *op = past ? "past" : "read";
+    uint64_t id = invoke(sim, op);
+    enum graft_status status =
+        past ? graft_snapshot_open_remote(sim->volume, 1 + rng_below(&sim->rng, state.remote.lsn), &snapshot,
+                                          err)
+             : graft_snapshot_open(sim->volume, &snapshot, err);
+    if (status == GRAFT_OK) {
+        count = graft_snapshot_page_count(snapshot);
+        if (past && count > PAST_PAGES) {
+            first = 1 + (uint32_t)rng_below(&sim->rng, count - PAST_PAGES + 1);
+            count = PAST_PAGES;
+        }
+        CHECK(count <= SIM_PAGES_MAX);
+        status = read_range(snapshot, first, count, pages, sizes, err);
+    }
+    line_begin(&line, status == GRAFT_OK ? "ok" : event_of(err), op, id);
+    line_add_vid(&line, &sim->volume->source.vid);
+    if (status == GRAFT_OK) {
+        line_add(&line, ",\"local\":%llu,\"remote\":%llu,\"count\":%u",
+                 (unsigned long long)graft_snapshot_local_lsn(snapshot),
+                 (unsigned long long)graft_snapshot_remote_lsn(snapshot),
+                 graft_snapshot_page_count(snapshot));
+        line_add_pages(&line, first, count, pages, sizes);
+        if (!past && sim->load->inspect)
+            sim->load->inspect(&line, pages, sizes, count);
+    } else {
+        line_add_error(&line, err);
+        note_failure(sim, err);
+    }
+    line_write(&line);
+    graft_snapshot_release(snapshot);
+    return status;
+}
+
+// ---- what a client does with them ---------------------------------------------------------------
+
+static enum graft_volume_status volume_status(struct sim *sim)
+{
+    struct store_state state;
+
+    store_volume_state(sim->volume->store, &state);
+    return state.status;
+}
+
+static void take_step(struct sim *sim)
+{
+    unsigned weights[STEP_COUNT], total = 0, step = 0;
+    struct graft_error err;
+
+    memcpy(weights, sim->load->weights, sizeof weights);
+    if (sim->reader) {
+        weights[STEP_COMMIT] = weights[STEP_PUSH] = 0;
+        weights[STEP_PULL] += weights[STEP_READ];
+    }
+    for (unsigned i = 0; i < STEP_COUNT; i++)
+        total += weights[i];
+    for (uint64_t at = rng_below(&sim->rng, total); at >= weights[step]; step++)
+        at -= weights[step];
+    switch ((enum step)step) {
+    case STEP_COMMIT:
+        do_commit(sim, false, &err);
+        break;
+    case STEP_PUSH:
+        do_push(sim, &err);
+        break;
+    case STEP_PULL:
+        do_pull(sim, &err);
+        break;
+    case STEP_READ:
+        do_read(sim, false, &err);
+        break;
+    case STEP_PAST:
+        do_read(sim, true, &err);
+        break;
+    case STEP_COUNT:
+        break;
+    }
+    if (volume_status(sim) == GRAFT_VOLUME_REJECTED)
+        do_reset(sim, &err);
+}
+
+// Who meets no server takes a breath.
+static void think(struct sim *sim)
+{
+    unsigned mean_us = MAX(sim->think_us, sim->offline ? OFFLINE_PAUSE_US : 0);
+
+    sim->offline = false;
+    if (mean_us == 0)
+        return;
+    uint64_t ns = rng_below(&sim->rng, 2ull * mean_us) * 1000;
+    struct timespec pause = {(time_t)(ns / 1000000000u), (long)(ns % 1000000000u)};
+    nanosleep(&pause, NULL);
+}
+
+static enum exit_code settle(struct sim *sim)
+{
+    struct graft_error err = {0};
+
+    for (unsigned tries = 0; tries < SETTLE_TRIES && !sim->broken && !atomic_load(&stopping); tries++) {
+        enum graft_status status =
+            volume_status(sim) == GRAFT_VOLUME_REJECTED ? do_reset(sim, &err) : do_push(sim, &err);
+        if (status == GRAFT_OK)
+            status = do_pull(sim, &err);
+        if (status == GRAFT_OK)
+            status = do_read(sim, false, &err);
+        if (status == GRAFT_OK)
+            return EXIT_DONE;
+    }
+    fprintf(stderr, "sim-client: %s could not settle: %s\n", sim->name, err.message);
+    return sim->broken ? EXIT_BROKEN : EXIT_UNSETTLED;
+}
+
+static enum exit_code run(struct sim *sim)
+{
+    struct graft_error err = {0};
+
+    if (do_open(sim, &err) != GRAFT_OK) {
+        fprintf(stderr, "sim-client: opening: %s\n", err.message);
+        return sim->broken ? EXIT_BROKEN : EXIT_FAILED;
+    }
+    if (sim->create) {
+        if (do_commit(sim, true, &err) != GRAFT_OK || do_push(sim, &err) != GRAFT_OK) {
+            fprintf(stderr, "sim-client: the first state: %s\n", err.message);
+            return EXIT_FAILED;
+        }
+        printf("%s\n", gid_format(&sim->volume->source.vid).text);
+        fflush(stdout);
+    }
+    // What a crash left is looked at before anything is done with it.
+    do_read(sim, false, &err);
+    if (sim->settle)
+        return settle(sim);
+    for (uint64_t step = 0; step < sim->steps && !sim->broken && !atomic_load(&stopping); step++) {
+        take_step(sim);
+        think(sim);
+    }
+    return sim->broken ? EXIT_BROKEN : EXIT_DONE;
+}
+
+static bool parse(struct sim *sim, int argc, char **argv)
+{
+    enum {
+        WORKLOAD,
+        SEED,
+        CLIENT,
+        LOG,
+        DATA,
+        METASTORE,
+        PAGESTORE,
+        CREATE,
+        VID,
+        READER,
+        SETTLE,
+        STEPS,
+        THINK,
+        DEADLINE
+    };
+    static const struct option options[] = {{"workload", 1, NULL, WORKLOAD},
+                                            {"seed", 1, NULL, SEED},
+                                            {"client", 1, NULL, CLIENT},
+                                            {"log", 1, NULL, LOG},
+                                            {"data", 1, NULL, DATA},
+                                            {"metastore", 1, NULL, METASTORE},
+                                            {"pagestore", 1, NULL, PAGESTORE},
+                                            {"create", 0, NULL, CREATE},
+                                            {"vid", 1, NULL, VID},
+                                            {"reader", 0, NULL, READER},
+                                            {"settle", 0, NULL, SETTLE},
+                                            {"steps", 1, NULL, STEPS},
+                                            {"think-us", 1, NULL, THINK},
+                                            {"deadline-ms", 1, NULL, DEADLINE},
+                                            {0}};
+    int option;
+
+    sim->steps = UINT64_MAX;
+    while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
+        // clang-format off
+        switch (option) {
+        case WORKLOAD: sim->load = workload_find(optarg); break;
+        case SEED: sim->seed = strtoull(optarg, NULL, 10); break;
+        case CLIENT: sim->name = optarg; break;
+        case LOG: sim->log = optarg; break;
+        case DATA: sim->settings.data = optarg; break;
+        case METASTORE: sim->settings.metastore = optarg; break;
+        case PAGESTORE: sim->settings.pagestore = optarg; break;
+        case CREATE: sim->create = true; break;
+        case VID: sim->vid = optarg; break;
+        case READER: sim->reader = true; break;
+        case SETTLE: sim->settle = true; break;
+        case STEPS: sim->steps = strtoull(optarg, NULL, 10); break;
+        case THINK: sim->think_us = (unsigned)strtoul(optarg, NULL, 10); break;
+        case DEADLINE: sim->settings.deadline_ms = (uint32_t)strtoul(optarg, NULL, 10); break;
+        default: return false;
+        }
+        // clang-format on
+    }
+    return optind == argc && sim->load && sim->name && sim->log && sim->settings.data &&
+           sim->create == !sim->vid;
+}
+
+int main(int argc, char **argv)
+{
+    struct sim sim = {0};
+    struct sigaction action = {.sa_handler = on_signal};
+
+    if (!parse(&sim, argc, argv)) {
+        fprintf(stderr, "usage: see tests/sim/client.c\n");
+        return EXIT_USAGE;
+    }
+    sigaction(SIGTERM, &action, NULL);
+    rng_seed(&sim.rng, sim.seed);
+    sim.author.rng = &sim.rng;
+    recorder_open(sim.log, sim.name);
+    random_bytes(&sim.author.run, sizeof sim.author.run);
+    enum exit_code code = run(&sim);
+    graft_volume_close(sim.volume);
+    graft_close(sim.client);
+    return code;
+}

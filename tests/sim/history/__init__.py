@@ -1,0 +1,22 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The checker: what clients say that they did (events), held against what the servers have (remote).
+
+    report = history.check(history.load(paths), cluster)
+    report.require()                      # an AssertionError that lists the anomalies
+"""
+from history.events import load
+from history.judge import judge
+from history.remote import examine, fetch
+from history.report import Report
+
+__all__ = ["Report", "check", "judge", "load"]
+
+
+def check(events, cluster, allow=(), every_segment=True):
+    """Judges `events` against the servers of `cluster`, which must be serving. `allow`: names of anomalies to leave out,
+    for scenarios that make them (status corrupt after a restore)."""
+    report = Report(allow)
+    volumes = fetch(cluster, events.vids(), report)
+    pages = judge(events, volumes, report)
+    examine(cluster, volumes, pages, report, every_segment)
+    return report

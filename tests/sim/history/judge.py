@@ -1,0 +1,236 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Holds what clients did (events) against the metastore's log (remote). Knows no network: unit tests make both up.
+
+The log is replayed with what the tokens in it carried, so that each snapshot of the servers is known page by page, and
+each replica's line of local LSNs on top of that. Then every read has one right answer.
+"""
+import bisect
+
+import wire
+from history.events import Commit, Remote
+from history.hashes import NO_CHAIN, blank, chain, digest
+from history.pages import WILD, Pages
+
+SEARCH_MAX = 2000  # earlier snapshots that a wrong read is compared with
+
+
+def judge(history, volumes, report):
+    """{vid: Pages} of the servers."""
+    report.count(**history.figures)
+    for name, text in history.anomalies:
+        report.add(name, text)
+    replayed = {}
+    for vid, volume in volumes.items():
+        tokens = {token.token: token for token in history.tokens.values() if token.vid == vid}
+        judge_log(volume, tokens, report)
+        judge_tokens(volume, tokens, report)
+        replayed[vid] = replay(volume, tokens, report)
+        judge_pulls(volume, [pull for pull in history.pulls if pull.replica.vid == vid], tokens, report)
+    strays = [content for token in history.tokens.values() for content in stray_contents(token, volumes)]
+    judge_reads(history, volumes, replayed, set(strays), report)
+    return replayed
+
+
+# ---- tokens and the log
+
+def carried(token):
+    """What a token's commit changes, from the local commits that it rolls up: {page: content}; None: not known."""
+    writes = {}
+    if token.last is None:
+        return writes
+    for lsn in range(token.first + 1, token.last + 1):
+        commit = token.replica.made.get(lsn)
+        if not isinstance(commit, Commit):
+            return None
+        for page in [page for page in writes if page > commit.cut]:
+            del writes[page]
+        writes.update(commit.writes)
+    return writes
+
+
+def stray_contents(token, volumes):
+    """Contents that only a push which was given up carried."""
+    if not token.rejected and not token.discarded:
+        return ()
+    if any(commit.token == token.token for commit in volumes[token.vid].commits.values()):
+        return ()
+    return (carried(token) or {}).values()
+
+
+def judge_log(volume, tokens, report):
+    """The log by itself, and what each entry says of its token."""
+    before, seen = NO_CHAIN, {}
+    for lsn in range(1, volume.head + 1):
+        commit = volume.commits.get(lsn)
+        if commit is None:  # reported when it was fetched; made up logs have no such
+            before = None
+            continue
+        name = f"{volume.name}, LSN {lsn}"
+        if commit.base != lsn - 1 or before not in (None, commit.base_chain):
+            report.add("broken chain", f"{name} is based on {commit.base}, or on another chain")
+        after = chain(commit.base_chain, volume.vid, lsn, commit.token, commit.digest, commit.page_count)
+        if after != commit.chain:
+            report.add("broken chain", f"{name} does not have the chain of its own fields")
+        before = commit.chain
+        if commit.token in seen:
+            report.add("duplicate commit", f"{name} has the token of LSN {seen[commit.token]} again")
+            continue
+        seen[commit.token] = lsn
+        token = tokens.get(commit.token)
+        if token:
+            judge_entry(name, volume, commit, token, report)
+        elif not commit.deleted and not (commit.cid in (b"", bytes(16)) and not commit.references):
+            report.add("token that nobody sent", f"{name} has the token {commit.token.hex()[:12]}")
+
+
+def judge_entry(name, volume, commit, token, report):
+    if token.discarded:
+        report.add("discarded commit came back", f"{name} is {token.name}, which was given up and reset")
+    elif token.rejected:
+        report.add("rejected commit landed", f"{name} is {token.name}, which was rejected")
+    if token.settled and token.settled[1] != commit.lsn:
+        report.add("wrong LSN", f"{name} is {token.name}, which was acknowledged as LSN {token.settled[1]}")
+    if not token.sent:
+        report.add("token that nobody sent", f"{name} is {token.name}, which was chosen and never sent")
+    elif token.digest != commit.digest:
+        report.add("wrong digest", f"{name} is {token.name}, and has another digest than was sent")
+    writes = carried(token)
+    if writes is None:
+        report.add("local commit that nobody made",
+                   f"{name} is {token.name}, which carries local LSNs {token.first + 1} to {token.last}, not all known")
+        return
+    if digest(volume.vid, token.base, token.page_count, token.cut, writes) != commit.digest:
+        report.add("wrong digest", f"{name} is {token.name}, and its digest is not that of what it carried")
+    if (commit.page_count, commit.cut, commit.pages()) != (token.page_count, token.cut, set(writes)):
+        report.add("wrong content", f"{name} is {token.name}, and names other pages than it carried")
+
+
+def judge_tokens(volume, tokens, report):
+    """Each acknowledgement, and their order in real time."""
+    landed = {commit.token: lsn for lsn, commit in sorted(volume.commits.items(), reverse=True)}
+    for token in tokens.values():
+        if token.settled and token.token not in landed:
+            report.add("lost acknowledgement",
+                       f"{token.name} was acknowledged as LSN {token.settled[1]} of {volume.name}, whose head is "
+                       f"{volume.head}, and is not in its log")
+    earliest = later = None  # the first acknowledgement among higher LSNs
+    for lsn in sorted(volume.commits, reverse=True):
+        token = tokens.get(volume.commits[lsn].token)
+        if not token or landed[token.token] != lsn:
+            continue
+        if earliest is not None and token.sent and earliest < token.sent:
+            report.add("reordered acknowledgements", f"{volume.name}, LSN {lsn}: {token.name} was sent only after "
+                       f"{later.name} was acknowledged, which has a higher LSN")
+        if token.settled and (earliest is None or token.settled[0] < earliest):
+            earliest, later = token.settled[0], token
+
+
+def judge_pulls(volume, pulls, tokens, report):
+    """What was acknowledged before a pull began is there when it is done."""
+    acknowledged = sorted(token.settled for token in tokens.values() if token.settled)
+    times, highest = [time for time, _ in acknowledged], []
+    for _, lsn in acknowledged:
+        highest.append(max(lsn, highest[-1] if highest else 0))
+    for pull in pulls:
+        before = bisect.bisect_left(times, pull.invoked)
+        if before and pull.remote < highest[before - 1]:
+            report.add("stale read", f"{pull.replica.name} pulled LSN {pull.remote} when LSN {highest[before - 1]} "
+                       "had been acknowledged")
+
+
+def replay(volume, tokens, report):
+    pages = Pages()
+    for lsn, commit in sorted(volume.commits.items()):
+        token = tokens.get(commit.token)
+        writes = carried(token) if token else None
+        if writes is None:
+            writes = {page: WILD for page in commit.pages()}
+        if commit.cut > min(pages.count(lsn - 1), commit.page_count):
+            report.add("wrong content", f"{volume.name}, LSN {lsn}: a cut of {commit.cut}, from {pages.count(lsn - 1)} "
+                       f"to {commit.page_count} pages")
+        pages.apply(lsn, commit.page_count, commit.cut, writes)
+    return pages
+
+
+# ---- reads
+
+def local_pages(replica, servers, report):
+    """A replica's pages at each local LSN."""
+    pages = Pages()
+    for lsn, made in sorted(replica.made.items()):
+        if isinstance(made, Remote):
+            pages.become(lsn, servers, made.lsn)
+        else:
+            if pages.head() != lsn - 1:
+                report.add("local commit that nobody made", f"{replica.name}: what lies below local LSN {lsn}?")
+            pages.apply(lsn, made.page_count, made.cut, made.writes)
+    return pages
+
+
+def judge_reads(history, volumes, replayed, strays, report):
+    local = {key: local_pages(replica, replayed[replica.vid], report) for key, replica in history.replicas.items()}
+    newest = {}  # replica: the last read's (local LSN, remote LSN)
+    for read in history.reads:
+        replica = read.replica
+        key = replica.client, replica.vid
+        before = newest.get(key, (0, 0))
+        if read.local < before[0] or read.remote < before[1]:
+            report.add("non-monotonic read", f"{replica.name} read local LSN {read.local}, remote {read.remote} after "
+                       f"local {before[0]}, remote {before[1]}")
+        newest[key] = read.local, read.remote
+        name = f"{replica.name}, local LSN {read.local}"
+        compare(name, read, local[key], read.local, volumes[replica.vid], strays, report)
+        judge_bank(name, read, volumes[replica.vid], report)
+    for past in history.pasts:
+        volume = volumes[past.replica.vid]
+        if past.remote > volume.head:
+            report.add("lost acknowledgement", f"{past.replica.name} read LSN {past.remote} of {volume.name}, whose head "
+                       f"is {volume.head}")
+            continue
+        compare(f"{past.replica.name}, remote LSN {past.remote}", past, replayed[volume.vid], past.remote, volume,
+                strays, report)
+    report.count(reads=len(history.reads) + len(history.pasts),
+                 pages_read=sum(len(read.pages) for read in history.reads + history.pasts))
+
+
+def matches(got, want, volume):
+    if want is None:
+        return got == blank(0 if volume.variable else volume.page_size)
+    return want == WILD or got == want
+
+
+def compare(name, read, pages, lsn, volume, strays, report):
+    if read.count != pages.count(lsn):
+        report.add("wrong length", f"{name}: {read.count} pages, and not {pages.count(lsn)}")
+    wrong = [(page, got) for page, got in read.pages if not matches(got, pages.at(page, lsn), volume)]
+    if wrong:
+        which = ", ".join(str(page) for page, _ in wrong[:5])
+        report.add(classify(read, wrong, pages, lsn, volume, strays), f"{name}: {len(wrong)} pages, such as {which}")
+
+
+def classify(read, wrong, pages, lsn, volume, strays):
+    """How a read is wrong."""
+    def versions(page):
+        return zip(*pages.versions.get(page, ((), ())))
+    if all(any(got == content and version < lsn and None in [pages.at(page, later) for later in
+                                                             pages.versions[page][0] if version < later <= lsn]
+               for version, content in versions(page)) for page, got in wrong):
+        return "resurrected page"
+    if any(got in strays for _, got in wrong):
+        return "discarded commit came back"
+    for earlier in [at for at in pages.lsns if at < lsn][:-SEARCH_MAX - 1:-1]:
+        if all(matches(got, pages.at(page, earlier), volume) for page, got in read.pages):
+            return "stale read"
+    if all(got == blank(got[0]) or any(got == content for _, content in versions(page)) for page, got in wrong):
+        return "mixed snapshot"
+    return "wrong bytes"
+
+
+def judge_bank(name, read, volume, report):
+    if read.total != read.opening:
+        report.add("money made or lost", f"{name}: {read.total} in all accounts, and not {read.opening}")
+    for lsn, token in read.ledger:
+        commit = volume.commits.get(lsn)
+        if not commit or commit.token.hex() != token:
+            report.add("lost acknowledgement", f"{name}: the ledger has {token[:12]} as LSN {lsn} of {volume.name}, "
+                       f"whose log has {commit.token.hex()[:12] if commit else 'no such'}")

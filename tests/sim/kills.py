@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""kill -9 at random moments, of any process, while clients work."""
+import tempfile
+import time
+
+import cluster as graft
+import history
+from workloads import Workload
+
+# How often each is the victim. The data stays; what was killed starts again at once.
+VICTIMS = {"client": 35, "reader": 5, "metastore": 25, "pagestore": 25, "daemons": 5, "everything": 5}
+DELAY_MAX = 0.08  # seconds from a sign of progress to the kill
+
+
+def kill(workload, victim):
+    """Kills and starts again."""
+    cluster = workload.cluster
+    writers = [client for client in workload.clients if not client.reader]
+    readers = [client for client in workload.clients if client.reader] or writers
+    victims = {"client": [workload.random.choice(writers)], "reader": [workload.random.choice(readers)],
+               "metastore": [cluster.metastore], "pagestore": [cluster.pagestore],
+               "daemons": [cluster.pagestore, cluster.metastore],
+               "everything": [*workload.clients, cluster.pagestore, cluster.metastore]}[victim]
+    for process in victims:
+        process.kill()
+    for process in reversed(victims):
+        process.start()
+
+
+def kill_cycles(name, seed, cycles, allow=()):
+    """The report of `cycles` kills over one workload. Each kill comes after an acknowledged push, so that there is
+    progress between any two; a client that makes none in half a minute fails the run."""
+    with tempfile.TemporaryDirectory(prefix="graft-kills-") as folder:
+        cluster = graft.Cluster(folder)
+        try:
+            workload = Workload(name, cluster, seed)
+            began = time.monotonic()
+            workload.start()
+            kills = dict.fromkeys(VICTIMS, 0)
+            for _ in range(cycles):
+                workload.wait_for_progress()
+                time.sleep(workload.random.uniform(0, DELAY_MAX))
+                workload.revive()
+                victim = workload.random.choices(list(VICTIMS), list(VICTIMS.values()))[0]
+                kill(workload, victim)
+                kills[victim] += 1
+            seconds = time.monotonic() - began
+            report = history.check(workload.finish(), cluster, allow)
+        finally:
+            cluster.stop()
+    report.count(cycles=cycles, milliseconds=round(seconds * 1000), **{f"kills_of_{who}": n for who, n in kills.items()})
+    return report

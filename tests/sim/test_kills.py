@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+"""200 kills of client, metastore and pagestore over the bank, and some over each other workload."""
+import os
+import random
+import sys
+import unittest
+
+import cluster
+from kills import VICTIMS, kill_cycles
+
+SEED = int(os.environ.get("GRAFT_SIM_SEED", random.getrandbits(32)))
+CYCLES = int(os.environ.get("GRAFT_SIM_CYCLES", 200))
+# Under these a run says nothing and counts as failed.
+PUSHES_A_SECOND = 1
+COMMITS_A_CYCLE = 2
+
+
+class KillTest(unittest.TestCase):
+    def run_cycles(self, name, cycles):
+        report = kill_cycles(name, SEED, cycles)
+        print(f"# {name}, GRAFT_SIM_SEED={SEED}: {report}", flush=True)
+        self.assertFalse(report.anomalies, f"GRAFT_SIM_SEED={SEED}: {report}")
+        figures = report.figures
+        self.assertGreaterEqual(figures["acknowledged_pushes"], cycles)
+        self.assertGreaterEqual(figures["acknowledged_pushes"], PUSHES_A_SECOND * figures["milliseconds"] / 1000)
+        self.assertGreaterEqual(figures["commit_ok"], COMMITS_A_CYCLE * cycles)
+        return report
+
+    def test_the_bank_survives_kills_of_every_process(self):
+        figures = self.run_cycles("bank", CYCLES).figures
+        for victim, weight in VICTIMS.items():
+            self.assertGreaterEqual(figures[f"kills_of_{victim}"], CYCLES * weight // sum(VICTIMS.values()) // 4, victim)
+        self.assertGreaterEqual(figures["interrupted_operations"], CYCLES // 10)
+
+    def test_writers_and_truncations_survive_kills(self):
+        for name in ("writers", "grow", "register"):
+            with self.subTest(name):
+                self.run_cycles(name, CYCLES // 20)
+
+
+if __name__ == "__main__":
+    sys.exit(cluster.main())

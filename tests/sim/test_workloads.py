@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Each workload, undisturbed: it makes progress, and the checker has nothing to say."""
+import os
+import random
+import sys
+import tempfile
+import unittest
+
+import cluster as graft
+import history
+from workloads import CLIENTS, run_workload
+
+SEED = int(os.environ.get("GRAFT_SIM_SEED", random.getrandbits(32)))
+SECONDS = 2
+FLOOR = {"acknowledged_pushes": 10, "commit_ok": 10, "read_ok": 10, "pull_ok": 5, "past_ok": 5}
+
+
+class WorkloadTest(unittest.TestCase):
+    def run_one(self, name):
+        with tempfile.TemporaryDirectory(prefix="graft-sim-") as folder:
+            cluster = graft.Cluster(folder)
+            try:
+                report = history.check(run_workload(name, cluster, SEED, SECONDS), cluster)
+            finally:
+                cluster.stop()
+        print(f"# {name}, GRAFT_SIM_SEED={SEED}: {report}", flush=True)
+        self.assertFalse(report.anomalies, f"GRAFT_SIM_SEED={SEED}: {report}")
+        floor = {**FLOOR, **({"rejected_pushes": 3, "reset_ok": 3} if name == "writers" else {})}
+        for figure, least in floor.items():
+            self.assertGreaterEqual(report.figures[figure], least, figure)
+
+
+for name in CLIENTS:
+    setattr(WorkloadTest, f"test_{name}", lambda self, name=name: self.run_one(name))
+
+
+if __name__ == "__main__":
+    sys.exit(graft.main())

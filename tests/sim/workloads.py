@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Simulated clients at work on one volume of a cluster, while somebody makes trouble.
+
+    events = run_workload("bank", cluster, seed, seconds)      # undisturbed, or disturbed from another thread
+    history.check(events, cluster).require()
+
+or step by step:
+
+    workload = Workload("bank", cluster, seed)    # makes the volume; every client knows it
+    workload.start()
+    …kill, cut, delay…                            # client.kill() and client.start() too; workload.revive()
+    events = workload.finish()                    # faults are over: every client settles
+
+The workloads are those of tests/sim/workload.h. Everything random comes from the seed, but for what threads and the
+machine add.
+"""
+import os
+import random
+import select
+import subprocess
+import time
+
+import cluster as graft
+import history
+
+CLIENT = graft.BUILD / "tests" / "sim" / "sim-client"
+IN_MODIFY = 2
+SETTLED = b'"op":"settle"'
+# Clients of each workload, and whether they only read.
+CLIENTS = {
+    "bank": {"teller": False, "auditor": True},
+    "register": {"writer": False, "reader": True},
+    "writers": {"left": False, "right": False},
+    "grow": {"writer": False, "reader": True},
+}
+READER_THINKS_US = 4000
+DONE, FAILED, USAGE, UNSETTLED, BROKEN = range(5)  # exit codes
+
+
+class Client:
+    """One data directory; at most one process at a time works on it."""
+
+    def __init__(self, workload, name, reader):
+        self.workload, self.name, self.reader = workload, name, reader
+        self.log = workload.folder / f"{workload.name}-{name}.jsonl"
+        self.errors = workload.folder / f"{workload.name}-{name}.stderr"
+        self.data = workload.folder / f"{workload.name}-{name}"
+        self.process = None
+        self.log.touch()
+
+    def command(self, *more):
+        workload = self.workload
+        metastore, pagestore = workload.urls()
+        return [CLIENT, "--workload", workload.name, "--client", self.name, "--log", self.log, "--data", self.data,
+                "--seed", str(workload.random.getrandbits(63)), "--metastore", metastore, "--pagestore", pagestore,
+                "--deadline-ms", str(workload.deadline_ms), *more]
+
+    def run(self, *more):
+        """To its end; its exit code and what it printed."""
+        with open(self.errors, "ab") as errors:
+            result = subprocess.run(self.command(*more), stdout=subprocess.PIPE, stderr=errors, text=True, timeout=300,
+                                    preexec_fn=graft.die_with_parent)
+        return result.returncode, result.stdout.strip()
+
+    def create(self):
+        """Makes the workload's volume and pushes its first state; the VID."""
+        code, vid = self.run("--create", "--steps", "0")
+        assert code == DONE, self.why()
+        return vid
+
+    def start(self, *more):
+        arguments = ["--vid", self.workload.vid, *more]
+        if self.reader:
+            arguments += ["--reader", "--think-us", str(READER_THINKS_US)]
+        with open(self.errors, "ab") as errors:
+            self.process = subprocess.Popen(self.command(*arguments), stdin=subprocess.DEVNULL, stderr=errors,
+                                            preexec_fn=graft.die_with_parent)
+
+    def kill(self):
+        self.process.kill()
+        return self.process.wait(20)
+
+    def stop(self):
+        """After the operation under way; the exit code."""
+        if self.process.poll() is None:
+            self.process.terminate()
+        return self.process.wait(60)
+
+    def settle(self):
+        """Pushes what is there (or resets what was rejected), pulls and reads everything."""
+        for _ in range(3):
+            code, _ = self.run("--vid", self.workload.vid, "--settle")
+            if code == DONE:
+                return
+        raise AssertionError(f"{self.workload.name}'s {self.name} did not settle: {self.why()}")
+
+    def why(self):
+        return self.errors.read_text()[-1000:]
+
+
+class Workload:
+    """`servers`: the URLs of metastore and pagestore as the clients are to see them (a proxy's); the cluster's by
+    default, and while the first state is pushed and when the clients settle."""
+
+    def __init__(self, name, cluster, seed, servers=None, deadline_ms=5000):
+        self.name, self.cluster, self.folder = name, cluster, cluster.folder
+        self.random = random.Random(seed)
+        self.deadline_ms = deadline_ms
+        self.servers = None
+        self.clients = [Client(self, client, reader) for client, reader in CLIENTS[name].items()]
+        self.vid = self.clients[0].create()
+        for client in self.clients[1:]:
+            code, _ = client.run("--vid", self.vid, "--steps", "0")
+            assert code == DONE, client.why()
+        self.servers = servers
+        self.seen = {client.log: client.log.stat().st_size for client in self.clients}
+
+    def urls(self):
+        return self.servers or (self.cluster.metastore.url(), self.cluster.pagestore.url())
+
+    def start(self):
+        for client in self.clients:
+            client.start()
+
+    def revive(self):
+        """Starts again what ended by itself: a client whose local store failed has to be opened anew."""
+        for client in self.clients:
+            if client.process.poll() is not None:
+                client.start()
+
+    def acknowledged(self):
+        """How many pushes were acknowledged since the last call."""
+        count = 0
+        for client in self.clients:
+            with open(client.log, "rb") as log:
+                log.seek(self.seen[client.log])
+                new = log.read()
+            whole = new.rfind(b"\n") + 1
+            self.seen[client.log] += whole
+            count += new[:whole].count(SETTLED)
+        return count
+
+    def wait_for_progress(self, seconds=30):
+        """Until a push was acknowledged; how many were since the last call. None in time: an AssertionError."""
+        end = time.monotonic() + seconds
+        watch = graft.LIBC.inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            for client in self.clients:
+                graft.LIBC.inotify_add_watch(watch, bytes(client.log), IN_MODIFY)
+            while not (count := self.acknowledged()):
+                left = end - time.monotonic()
+                assert left > 0, f"no push of {self.name} was acknowledged in {seconds} s: {self.clients[0].why()}"
+                if select.select([watch], [], [], min(left, 1))[0]:
+                    os.read(watch, 65536)
+                self.revive()
+            return count
+        finally:
+            os.close(watch)
+
+    def finish(self):
+        """Stops the clients, has each settle, and gives the history. There must be no faults any more."""
+        self.servers = None
+        for client in self.clients:
+            client.stop()
+        for client in self.clients:
+            client.settle()
+        return self.events()
+
+    def events(self):
+        return history.load([client.log for client in self.clients])
+
+
+def run_workload(name, cluster, seed, seconds, servers=None):
+    workload = Workload(name, cluster, seed, servers)
+    workload.start()
+    end = time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0:
+        time.sleep(min(left, 0.2))
+        workload.revive()
+    return workload.finish()
