@@ -4,13 +4,14 @@
 // (SIGTERM), has made its steps, or is killed. Everything that it does is in the history (recorder.h).
 //
 //     sim-client --workload NAME --seed N --client NAME --log FILE --data DIR --metastore URL --pagestore URL
-//                (--create | --vid VID) [--reader] [--settle] [--steps N] [--think-us N] [--deadline-ms N]
+//                (--create | --vid VID) [--reader] [--settle | --script STEP,…] [--steps N] [--think-us N]
+//                [--deadline-ms N]
 //
 // --create makes the volume, commits and pushes its first state, and prints the VID. --reader never commits. --settle
-// takes no random steps: it pushes what is there (a rejected volume is reset), pulls and reads everything.
+// takes no random steps: it pushes what is there (a rejected volume is reset), pulls and reads everything. --script takes
+// the steps named: commit, push, pull, reset, read, past, write=PAGE and cut=PAGES (a local commit of just that).
 // Exit codes: 0 done, 1 failed, 2 usage, 3 not settled, 4 the volume is corrupt or the local store has failed.
 #include <errno.h>
-#include <getopt.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -29,7 +30,7 @@ enum exit_code { EXIT_DONE, EXIT_FAILED, EXIT_USAGE, EXIT_UNSETTLED, EXIT_BROKEN
 
 struct sim {
     const struct workload *load;
-    const char *name, *log, *vid;
+    const char *name, *log, *vid, *script;
     uint64_t seed, steps;
     unsigned think_us;
     bool create, reader, settle;
@@ -120,7 +121,9 @@ static enum graft_status do_open(struct sim *sim, struct graft_error *err)
     return complete(sim, "open", id, status, err);
 }
 
-static enum graft_status do_commit(struct sim *sim, bool first, struct graft_error *err)
+typedef enum graft_status author_fn(struct author *author, struct change *change, struct graft_error *err);
+
+static enum graft_status do_commit(struct sim *sim, author_fn *author, struct graft_error *err)
 {
     struct change change = {0};
     struct line line;
@@ -133,8 +136,7 @@ static enum graft_status do_commit(struct sim *sim, bool first, struct graft_err
     }
     change.page_count = change.cut = graft_writer_page_count(change.writer);
     uint64_t base = writer_base_lsn(change.writer);
-    status =
-        first ? sim->load->first(&sim->author, &change, err) : sim->load->next(&sim->author, &change, err);
+    status = author(&sim->author, &change, err);
     if (status != GRAFT_OK) { // a page could not be fetched
         graft_writer_abort(change.writer);
         note_failure(sim, err);
@@ -292,7 +294,7 @@ static void take_step(struct sim *sim)
         at -= weights[step];
     switch ((enum step)step) {
     case STEP_COMMIT:
-        do_commit(sim, false, &err);
+        do_commit(sim, sim->load->next, &err);
         break;
     case STEP_PUSH:
         do_push(sim, &err);
@@ -344,6 +346,39 @@ static enum exit_code settle(struct sim *sim)
     return sim->broken ? EXIT_BROKEN : EXIT_UNSETTLED;
 }
 
+// Stops at a step that fails.
+static enum exit_code follow_script(struct sim *sim)
+{
+    enum graft_status status = GRAFT_OK;
+    struct graft_error err = {0};
+    char script[1024], *rest = script, *word = NULL;
+
+    snprintf(script, sizeof script, "%s", sim->script);
+    while (status == GRAFT_OK && (word = strsep(&rest, ","))) {
+        char *value = strchr(word, '=');
+        sim->author.number = value ? (uint32_t)strtoul(value + 1, NULL, 10) : 0;
+        if (strncmp(word, "write=", 6) == 0)
+            status = do_commit(sim, workload_write_one, &err);
+        else if (strncmp(word, "cut=", 4) == 0)
+            status = do_commit(sim, workload_cut, &err);
+        else if (strcmp(word, "commit") == 0)
+            status = do_commit(sim, sim->load->next, &err);
+        else if (strcmp(word, "push") == 0)
+            status = do_push(sim, &err);
+        else if (strcmp(word, "pull") == 0)
+            status = do_pull(sim, &err);
+        else if (strcmp(word, "reset") == 0)
+            status = do_reset(sim, &err);
+        else if (strcmp(word, "read") == 0 || strcmp(word, "past") == 0)
+            status = do_read(sim, word[0] == 'p', &err);
+        else
+            return EXIT_USAGE;
+    }
+    if (status != GRAFT_OK)
+        fprintf(stderr, "sim-client: %s: %s\n", word, err.message);
+    return sim->broken ? EXIT_BROKEN : status != GRAFT_OK ? EXIT_FAILED : EXIT_DONE;
+}
+
 static enum exit_code run(struct sim *sim)
 {
     struct graft_error err = {0};
@@ -353,7 +388,7 @@ static enum exit_code run(struct sim *sim)
         return sim->broken ? EXIT_BROKEN : EXIT_FAILED;
     }
     if (sim->create) {
-        if (do_commit(sim, true, &err) != GRAFT_OK || do_push(sim, &err) != GRAFT_OK) {
+        if (do_commit(sim, sim->load->first, &err) != GRAFT_OK || do_push(sim, &err) != GRAFT_OK) {
             fprintf(stderr, "sim-client: the first state: %s\n", err.message);
             return EXIT_FAILED;
         }
@@ -364,6 +399,8 @@ static enum exit_code run(struct sim *sim)
     do_read(sim, false, &err);
     if (sim->settle)
         return settle(sim);
+    if (sim->script)
+        return follow_script(sim);
     for (uint64_t step = 0; step < sim->steps && !sim->broken && !atomic_load(&stopping); step++) {
         take_step(sim);
         think(sim);
@@ -373,63 +410,50 @@ static enum exit_code run(struct sim *sim)
 
 static bool parse(struct sim *sim, int argc, char **argv)
 {
-    enum {
-        WORKLOAD,
-        SEED,
-        CLIENT,
-        LOG,
-        DATA,
-        METASTORE,
-        PAGESTORE,
-        CREATE,
-        VID,
-        READER,
-        SETTLE,
-        STEPS,
-        THINK,
-        DEADLINE
+    const char *workload = "";
+    uint64_t think_us = 0, deadline_ms = 0;
+    const struct {
+        const char *name;
+        const char **text;
+        uint64_t *number;
+        bool *flag;
+    } options[] = {
+        {"--workload", .text = &workload},
+        {"--client", .text = &sim->name},
+        {"--log", .text = &sim->log},
+        {"--data", .text = &sim->settings.data},
+        {"--metastore", .text = &sim->settings.metastore},
+        {"--pagestore", .text = &sim->settings.pagestore},
+        {"--vid", .text = &sim->vid},
+        {"--script", .text = &sim->script},
+        {"--seed", .number = &sim->seed},
+        {"--steps", .number = &sim->steps},
+        {"--think-us", .number = &think_us},
+        {"--deadline-ms", .number = &deadline_ms},
+        {"--create", .flag = &sim->create},
+        {"--reader", .flag = &sim->reader},
+        {"--settle", .flag = &sim->settle},
     };
-    static const struct option options[] = {{"workload", 1, NULL, WORKLOAD},
-                                            {"seed", 1, NULL, SEED},
-                                            {"client", 1, NULL, CLIENT},
-                                            {"log", 1, NULL, LOG},
-                                            {"data", 1, NULL, DATA},
-                                            {"metastore", 1, NULL, METASTORE},
-                                            {"pagestore", 1, NULL, PAGESTORE},
-                                            {"create", 0, NULL, CREATE},
-                                            {"vid", 1, NULL, VID},
-                                            {"reader", 0, NULL, READER},
-                                            {"settle", 0, NULL, SETTLE},
-                                            {"steps", 1, NULL, STEPS},
-                                            {"think-us", 1, NULL, THINK},
-                                            {"deadline-ms", 1, NULL, DEADLINE},
-                                            {0}};
-    int option;
+    const size_t count = sizeof options / sizeof *options;
 
     sim->steps = UINT64_MAX;
-    while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
-        // clang-format off
-        switch (option) {
-        case WORKLOAD: sim->load = workload_find(optarg); break;
-        case SEED: sim->seed = strtoull(optarg, NULL, 10); break;
-        case CLIENT: sim->name = optarg; break;
-        case LOG: sim->log = optarg; break;
-        case DATA: sim->settings.data = optarg; break;
-        case METASTORE: sim->settings.metastore = optarg; break;
-        case PAGESTORE: sim->settings.pagestore = optarg; break;
-        case CREATE: sim->create = true; break;
-        case VID: sim->vid = optarg; break;
-        case READER: sim->reader = true; break;
-        case SETTLE: sim->settle = true; break;
-        case STEPS: sim->steps = strtoull(optarg, NULL, 10); break;
-        case THINK: sim->think_us = (unsigned)strtoul(optarg, NULL, 10); break;
-        case DEADLINE: sim->settings.deadline_ms = (uint32_t)strtoul(optarg, NULL, 10); break;
-        default: return false;
-        }
-        // clang-format on
+    for (int i = 1; i < argc; i++) {
+        size_t at = 0;
+        while (at < count && strcmp(argv[i], options[at].name) != 0)
+            at++;
+        if (at == count || (!options[at].flag && i + 1 == argc))
+            return false;
+        if (options[at].flag)
+            *options[at].flag = true;
+        else if (options[at].text)
+            *options[at].text = argv[++i];
+        else
+            *options[at].number = strtoull(argv[++i], NULL, 10);
     }
-    return optind == argc && sim->load && sim->name && sim->log && sim->settings.data &&
-           sim->create == !sim->vid;
+    sim->load = workload_find(workload);
+    sim->think_us = (unsigned)think_us;
+    sim->settings.deadline_ms = (uint32_t)deadline_ms;
+    return sim->load && sim->name && sim->log && sim->settings.data && sim->create == !sim->vid;
 }
 
 int main(int argc, char **argv)
@@ -444,6 +468,7 @@ int main(int argc, char **argv)
     sigaction(SIGTERM, &action, NULL);
     rng_seed(&sim.rng, sim.seed);
     sim.author.rng = &sim.rng;
+    sim.author.load = sim.load;
     recorder_open(sim.log, sim.name);
     random_bytes(&sim.author.run, sizeof sim.author.run);
     enum exit_code code = run(&sim);

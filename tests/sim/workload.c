@@ -81,9 +81,10 @@ static void page_fill(struct author *author, uint8_t *page, size_t size)
 
 // ---- random pages -------------------------------------------------------------------------------
 
-static enum graft_status write_random(const struct workload *load, struct author *author,
-                                      struct change *change, uint32_t pageidx, struct graft_error *err)
+static enum graft_status write_random(struct author *author, struct change *change, uint32_t pageidx,
+                                      struct graft_error *err)
 {
+    const struct workload *load = author->load;
     uint8_t page[SIM_PAGE_SIZE_MAX];
     size_t size = load->page_size;
 
@@ -94,41 +95,50 @@ static enum graft_status write_random(const struct workload *load, struct author
     return change_write(change, pageidx, page, size, err);
 }
 
-static enum graft_status scatter(const struct workload *load, struct author *author, struct change *change,
-                                 uint32_t count, struct graft_error *err)
+static enum graft_status scatter(struct author *author, struct change *change, uint32_t count,
+                                 struct graft_error *err)
 {
     enum graft_status status = GRAFT_OK;
 
     while (count-- > 0 && status == GRAFT_OK)
-        status = write_random(load, author, change, 1 + (uint32_t)rng_below(author->rng, load->pages), err);
+        status = write_random(author, change, 1 + (uint32_t)rng_below(author->rng, author->load->pages), err);
     return status;
 }
 
 static enum graft_status register_next(struct author *author, struct change *change, struct graft_error *err)
 {
-    return scatter(workload_find("register"), author, change, 1 + (uint32_t)rng_below(author->rng, 6), err);
+    return scatter(author, change, 1 + (uint32_t)rng_below(author->rng, 6), err);
 }
 
 static enum graft_status writers_next(struct author *author, struct change *change, struct graft_error *err)
 {
-    return scatter(workload_find("writers"), author, change, 1 + (uint32_t)rng_below(author->rng, 3), err);
+    return scatter(author, change, 1 + (uint32_t)rng_below(author->rng, 3), err);
 }
 
 static enum graft_status grow_next(struct author *author, struct change *change, struct graft_error *err)
 {
-    const struct workload *load = workload_find("grow");
     enum graft_status status = GRAFT_OK;
 
     for (uint64_t steps = 1 + rng_below(author->rng, 4); steps > 0 && status == GRAFT_OK; steps--) {
         if (rng_below(author->rng, 3) == 0)
-            status = change_truncate(change, (uint32_t)rng_below(author->rng, load->pages + 1), err);
+            status = change_truncate(change, (uint32_t)rng_below(author->rng, author->load->pages + 1), err);
         else
-            status = scatter(load, author, change, 1 + (uint32_t)rng_below(author->rng, 3), err);
+            status = scatter(author, change, 1 + (uint32_t)rng_below(author->rng, 3), err);
     }
     // A commit that changed nothing would be none.
     if (status == GRAFT_OK && change->count == 0)
-        status = scatter(load, author, change, 1, err);
+        status = scatter(author, change, 1, err);
     return status;
+}
+
+enum graft_status workload_write_one(struct author *author, struct change *change, struct graft_error *err)
+{
+    return write_random(author, change, author->number, err);
+}
+
+enum graft_status workload_cut(struct author *author, struct change *change, struct graft_error *err)
+{
+    return change_truncate(change, author->number, err);
 }
 
 // ---- the bank -----------------------------------------------------------------------------------

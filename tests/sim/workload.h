@@ -20,9 +20,12 @@
 
 enum step { STEP_COMMIT, STEP_PUSH, STEP_PULL, STEP_READ, STEP_PAST, STEP_COUNT };
 
+struct workload;
 struct change;
 struct author {
+    const struct workload *load;
     struct rng *rng;
+    uint32_t number;        // what workload_write_one() and workload_cut() are to do
     uint64_t run;           // names this process
     uint64_t sequence;      // of the pages that it wrote
     struct landed entered;  // the last push that has a row in the ledger
@@ -42,6 +45,10 @@ struct workload {
 };
 
 const struct workload *workload_find(const char *name); // NULL: unknown
+
+// Commits of their own for scripts: one page, one truncation.
+enum graft_status workload_write_one(struct author *author, struct change *change, struct graft_error *err);
+enum graft_status workload_cut(struct author *author, struct change *change, struct graft_error *err);
 
 // True if a page that was read is as its author made it.
 bool workload_page_is_whole(uint32_t pageidx, const uint8_t *page, size_t size);
