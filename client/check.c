@@ -56,6 +56,9 @@ static enum graft_status batch_page(void *context, const struct gid *owner, cons
         return error_set(err, GRAFT_UNAVAILABLE, GRAFT_DETAIL_PROTOCOL,
                          "the pagestore sent page %u, which was not asked for", page->pageidx);
     pageset_remove(batch->left, page->pageidx);
+    // Not to be had now is no damage: the batch is tried again, or fails with it.
+    if (damage && damage->status != GRAFT_CORRUPT)
+        return error_copy(err, damage);
     if (damage)
         why = *damage;
     else if (batch_verify(batch, owner, page, data, &why) == GRAFT_OK)

@@ -265,8 +265,8 @@ static enum graft_status load_error(const struct cached_segment *segment,
 {
     struct gid_text sid = gid_format(&segment->place.sid);
     if (result->error.status == GRAFT_NOT_FOUND)
-        return error_set(err, GRAFT_CORRUPT, GRAFT_DETAIL_NONE, "segment %s is missing from the object store",
-                         sid.text);
+        return error_set(err, GRAFT_NOT_FOUND, GRAFT_DETAIL_NONE,
+                         "segment %s is missing from the object store", sid.text);
     if (result->error.status != GRAFT_OK) {
         error_copy(err, &result->error);
         return error_context(err, result->error.status, "loading segment %s", sid.text);

@@ -51,7 +51,8 @@ struct cache_waiter {
 struct cached_segment *block_cache_segment(struct block_cache *cache, const struct segment_place *place);
 void cached_segment_release(struct cached_segment *segment); // NULL is fine
 DEFINE_CLEANUP(struct cached_segment, cached_segment_release)
-// CACHE_LOADING: `waiter` (if not NULL) is registered. FAILED: *ret_error says why (until the release).
+// CACHE_LOADING: `waiter` (if not NULL) is registered. FAILED: *ret_error says why (until the release): NOT_FOUND where the
+// object is missing, CORRUPT where it is not what it should be, or the store's own error.
 enum cache_state cached_segment_poll(struct cached_segment *segment, struct cache_waiter *waiter,
                                      const struct segment_index **ret_index,
                                      const struct graft_error **ret_error);

@@ -18,15 +18,7 @@
 #include "common/base/check.h"
 #include "common/base/failpoint.h"
 #include "common/base/limits.h"
-#include "common/base/mutex.h"
-#include "common/net/http_client.h"
-#include "common/net/http_server.h"
-#include "common/net/message.h"
-
-#define STALL_MS 10000u
-#define FRAME_SIZE_MAX (COMMIT_RECORD_SIZE_MAX + 64)
-#define FRAME_MEMORY_MAX (2 * COMMIT_RECORD_SIZE_MAX)
-#define CATCHINGS_MAX 1024u
+#include "pagestore/catchup_internal.h"
 
 TAILQ_HEAD(wait_list, catchup_wait);
 
@@ -38,25 +30,8 @@ struct catching {
     TAILQ_ENTRY(catching) link;
 
     // The round's, on the HTTP client's thread only.
-    struct frame_reader frames;
-    uint64_t from; // first LSN asked for
-    uint64_t frame_count;
-    bool ended;               // the closing frame came
-    bool rebuilt;             // the volume was dropped once already
-    struct graft_error error; // what ended the round; GRAFT_OK: nothing
-};
-
-struct catchup {
-    struct page_index *index;
-    struct disk_reserve *reserve;
-    struct http_client *http; // its thread is the index's writer
-    struct timers *timers;
-    char url[1024];
-    struct mutex lock;
-    TAILQ_HEAD(, catching) catchings; // under lock
-    unsigned catching_count;          // under lock
-    bool stopping;                    // under lock
-    struct metric *rounds, *waits, *late;
+    struct commit_stream stream;
+    bool rebuilt; // the volume was dropped once already
 };
 
 enum graft_status catchup_new(struct page_index *index, const char *metastore_url,
@@ -73,6 +48,7 @@ enum graft_status catchup_new(struct page_index *index, const char *metastore_ur
     catchup->index = index;
     catchup->reserve = reserve;
     TAILQ_INIT(&catchup->catchings);
+    TAILQ_INIT(&catchup->rereadings);
     mutex_init(&catchup->lock, RANK_PAGE_CATCHUP);
     struct http_client_settings settings = {.metrics = metrics};
     if (status == GRAFT_OK)
@@ -88,20 +64,27 @@ enum graft_status catchup_new(struct page_index *index, const char *metastore_ur
     catchup->waits =
         metrics_counter(metrics, "graft_catchup_waits_total", NULL, "reads that waited for a catch-up");
     catchup->late = metrics_counter(metrics, "graft_catchup_late_total", NULL, "reads that waited too long");
+    catchup->rereads = metrics_counter(metrics, "graft_catchup_rereads_total", NULL,
+                                       "commits read again because a segment of theirs was missing");
     *ret_catchup = catchup;
     return GRAFT_OK;
+}
+
+void catchup_stop(struct catchup *catchup)
+{
+    mutex_lock(&catchup->lock);
+    catchup->stopping = true;
+    mutex_unlock(&catchup->lock);
+    // Ends the rounds and what is being read again: their ends answer all waits.
+    http_client_free(TAKE(catchup->http));
+    CHECK(TAILQ_EMPTY(&catchup->catchings) && TAILQ_EMPTY(&catchup->rereadings));
 }
 
 void catchup_free(struct catchup *catchup)
 {
     if (!catchup)
         return;
-    mutex_lock(&catchup->lock);
-    catchup->stopping = true;
-    mutex_unlock(&catchup->lock);
-    // Ends the rounds: their on_done answers all waits.
-    http_client_free(catchup->http);
-    CHECK(TAILQ_EMPTY(&catchup->catchings));
+    catchup_stop(catchup);
     timers_free(catchup->timers);
     mutex_release(&catchup->lock);
     free(catchup);
@@ -228,16 +211,20 @@ static uint64_t applied_size(const Graft__Commit *commit)
     return size;
 }
 
-static enum graft_status take_commit(struct catching *catching, const Graft__Commit *commit,
+enum graft_status catchup_reserve(struct catchup *catchup, const Graft__Commit *commit,
+                                  struct graft_error *err)
+{
+    return disk_reserve_take(catchup->reserve, applied_size(commit), err);
+}
+
+static enum graft_status take_commit(struct commit_stream *stream, const Graft__Commit *commit,
                                      struct graft_error *err)
 {
+    struct catching *catching = CONTAINER_OF(stream, struct catching, stream);
     struct index_state state = index_volume_state(catching->volume);
-    if (commit->lsn != catching->from + catching->frame_count - 1)
-        return error_set(err, GRAFT_UNAVAILABLE, GRAFT_DETAIL_PROTOCOL,
-                         "the metastore sent commit %llu out of order", (unsigned long long)commit->lsn);
     enum graft_status status;
     if (commit->lsn > state.lsn) {
-        status = disk_reserve_take(catching->catchup->reserve, applied_size(commit), err);
+        status = catchup_reserve(catching->catchup, commit, err);
         return status == GRAFT_OK ? index_volume_add(catching->volume, commit, err) : status;
     }
     struct hash128 chain;
@@ -248,67 +235,21 @@ static enum graft_status take_commit(struct catching *catching, const Graft__Com
     return status;
 }
 
-static enum graft_status end_error(const Graft__StreamEnd *end, struct graft_error *err)
+// What came in one piece is published in one piece, also when something after it is wrong.
+static enum graft_status publish_piece(struct commit_stream *stream, struct graft_error *err)
 {
-    struct graft_error error;
-    if (!end->error)
-        return error_set(err, GRAFT_UNAVAILABLE, GRAFT_DETAIL_PROTOCOL,
-                         "the metastore's commits ended with status %d and no error", (int)end->status);
-    error_from_message(end->error, &error);
-    return error_copy(err, &error);
-}
-
-static enum graft_status take_frame(struct catching *catching, struct bytes wire, struct graft_error *err)
-{
-    ProtobufCMessage *message;
-    enum graft_status status =
-        message_decode(&graft__commits_frame__descriptor, wire, FRAME_MEMORY_MAX, &message, err);
-    if (status != GRAFT_OK)
-        return status;
-    const Graft__CommitsFrame *frame = (const Graft__CommitsFrame *)message;
-    catching->frame_count++;
-    FAILPOINT("catchup.frame");
-    if (catching->ended) {
-        status =
-            error_set(err, GRAFT_UNAVAILABLE, GRAFT_DETAIL_PROTOCOL, "the metastore sent more after the end");
-    } else if (frame->frame_case == GRAFT__COMMITS_FRAME__FRAME_COMMIT) {
-        status = take_commit(catching, frame->commit, err);
-    } else if (frame->frame_case == GRAFT__COMMITS_FRAME__FRAME_END) {
-        catching->ended = true;
-        if (frame->end->status != GRAFT_OK)
-            status = end_error(frame->end, err);
-    }
-    message_free(message);
-    return status;
-}
-
-static long on_data(void *context, const void *data, size_t size)
-{
-    struct catching *catching = context;
-    struct bytes input = {data, size}, frame;
-    struct graft_error err, publish_err;
+    struct catching *catching = CONTAINER_OF(stream, struct catching, stream);
     struct wait_list waits;
-    enum graft_status status;
-    bool whole;
-    do {
-        status = frame_reader_next(&catching->frames, &input, &frame, &whole, &err);
-        if (status == GRAFT_OK && whole)
-            status = take_frame(catching, frame, &err);
-    } while (status == GRAFT_OK && whole);
-    // What came in one piece is published in one piece, also when something after it is wrong.
     FAILPOINT("catchup.publish");
-    enum graft_status published = index_volume_publish(catching->volume, &publish_err);
+    enum graft_status status = index_volume_publish(catching->volume, err);
     take_waits(catching, false, &waits);
     settle(&waits, NULL);
-    if (status == GRAFT_OK && published == GRAFT_OK)
-        return (long)size;
-    catching->error = status != GRAFT_OK ? err : publish_err;
-    return HTTP_ABORT;
+    return status;
 }
 
 static void free_catching(struct catching *catching)
 {
-    frame_reader_release(&catching->frames);
+    commit_stream_release(&catching->stream);
     index_volume_release(catching->volume);
     free(catching);
 }
@@ -339,77 +280,49 @@ static void end_round(struct catching *catching)
 }
 
 // True if the round showed that the metastore's history is not the one that was indexed.
-static bool is_another_history(const struct catching *catching)
+static bool is_another_history(const struct catching *catching, const struct graft_error *error)
 {
-    const struct graft_error *error = &catching->error;
     return (error->status == GRAFT_CORRUPT && error->detail == GRAFT_DETAIL_CHAIN_MISMATCH) ||
            (error->status == GRAFT_NOT_FOUND && error->detail == GRAFT_DETAIL_BEYOND_HEAD &&
             index_volume_state(catching->volume).lsn > 0);
 }
 
-static void on_done(void *context, const struct http_outcome *outcome)
+static void round_ended(struct commit_stream *stream, const struct graft_error *error)
 {
-    struct catching *catching = context;
-    struct graft_error err;
+    struct catching *catching = CONTAINER_OF(stream, struct catching, stream);
+    struct graft_error failure = *error, err;
     FAILPOINT("catchup.done");
-    if (catching->error.status == GRAFT_OK && outcome->error.status != GRAFT_OK)
-        catching->error = outcome->error;
-    if (catching->error.status == GRAFT_OK && !catching->ended)
-        error_set(&catching->error, GRAFT_UNAVAILABLE, GRAFT_DETAIL_TRUNCATED,
-                  "the metastore's commits ended without their closing frame");
-    // A call that was sent and not answered is no mystery here: reading changes nothing.
-    if (catching->error.status == GRAFT_UNKNOWN)
-        catching->error.status = GRAFT_UNAVAILABLE;
-    if (is_another_history(catching) && !catching->rebuilt) {
+    if (is_another_history(catching, &failure) && !catching->rebuilt) {
         catching->rebuilt = true;
         if (index_volume_drop(catching->volume, &err) == GRAFT_OK) {
             start_round(catching);
             return;
         }
-        catching->error = err;
+        failure = err;
     }
     struct wait_list waits;
     take_waits(catching, true, &waits);
-    bool nothing_yet =
-        catching->error.status == GRAFT_NOT_FOUND && catching->error.detail == GRAFT_DETAIL_BEYOND_HEAD;
-    settle(&waits, catching->error.status == GRAFT_OK || nothing_yet ? NULL : &catching->error);
+    bool nothing_yet = failure.status == GRAFT_NOT_FOUND && failure.detail == GRAFT_DETAIL_BEYOND_HEAD;
+    settle(&waits, failure.status == GRAFT_OK || nothing_yet ? NULL : &failure);
     end_round(catching);
 }
 
 static void start_round(struct catching *catching)
 {
     struct catchup *catchup = catching->catchup;
-    Graft__CommitsRequest request = GRAFT__COMMITS_REQUEST__INIT;
-    _cleanup_(buffer_release) struct buffer body = BUFFER_INIT(UNARY_REQUEST_SIZE_MAX);
-    catching->from = MAX(index_volume_state(catching->volume).lsn, (uint64_t)1);
-    catching->frame_count = 0;
-    catching->ended = false;
-    catching->error = (struct graft_error){.status = GRAFT_OK};
-    frame_reader_release(&catching->frames);
-    frame_reader_init(&catching->frames, FRAME_SIZE_MAX);
-    request.vid = binary_of(index_volume_vid(catching->volume)->bytes, GID_SIZE);
-    request.from_lsn = catching->from;
-    metric_add(catchup->rounds, 1);
-    enum graft_status status = message_encode(&request.base, &body, &catching->error);
-    struct http_exchange_spec spec = {
+    struct graft_error err;
+    struct commit_stream_request request = {
+        .http = catchup->http,
         .url = catchup->url,
-        .content_type = HTTP_PROTOBUF,
-        .accept = HTTP_STREAM,
-        .stall_ms = STALL_MS,
-        .body = buffer_bytes(&body),
-        .on_data = on_data,
-        .on_done = on_done,
-        .context = catching,
+        .vid = index_volume_vid(catching->volume),
+        .from = MAX(index_volume_state(catching->volume).lsn, (uint64_t)1),
     };
-    if (status == GRAFT_OK)
-        status = FAILPOINT_ERROR("catchup.ask", &catching->error);
-    if (status == GRAFT_OK)
-        status = http_client_start(catchup->http, &spec, NULL, &catching->error);
-    if (status == GRAFT_OK)
+    metric_add(catchup->rounds, 1);
+    if (commit_stream_start(&catching->stream, &request, &err) == GRAFT_OK)
         return;
     struct wait_list waits;
     take_waits(catching, true, &waits);
-    settle(&waits, &catching->error);
+    settle(&waits, &err);
     end_round(catching);
 }
 
@@ -446,6 +359,8 @@ static enum graft_status join(struct catchup *catchup, struct catchup_wait *wait
             return error_set(err, GRAFT_INTERNAL, GRAFT_DETAIL_NO_MEMORY, "no memory to catch up");
         catching->catchup = catchup;
         catching->volume = TAKE(held);
+        catching->stream = (struct commit_stream){
+            .on_commit = take_commit, .on_piece = publish_piece, .on_end = round_ended};
         TAILQ_INIT(&catching->waits);
         TAILQ_INIT(&catching->joined);
         TAILQ_INSERT_TAIL(&catchup->catchings, catching, link);

@@ -235,7 +235,8 @@ struct lookup {
     struct rocks_scan *scan;
     struct cut_reader *cuts; // opened by the first page that may have been cut off
     uint64_t seeks;
-    unsigned pause; // pages until stepping is tried again
+    unsigned pause;     // pages until stepping is tried again
+    uint64_t found_lsn; // of the version found last, 0: none
 };
 
 static void lookup_release(struct lookup *lookup)
@@ -296,6 +297,7 @@ static enum graft_status resolve_page(struct lookup *lookup, uint32_t pageidx, s
     uint8_t key[PAGE_KEY_SIZE];
     put_page_key(key, lookup->number, pageidx, lookup->lsn);
     *version = (struct page_version){.pageidx = pageidx};
+    lookup->found_lsn = 0;
     move_to(lookup, key);
     if (!rocksdb_iter_valid(iterator))
         return rocks_iter_status(iterator, "reading the page-version index", err);
@@ -308,15 +310,17 @@ static enum graft_status resolve_page(struct lookup *lookup, uint32_t pageidx, s
     if (value.size != PAGE_VALUE_SIZE)
         return bad_entry(err, "page");
     uint32_t segment = get_le32(value.data);
+    uint64_t version_lsn = ~get_be64(found.data + PAGE_PREFIX_SIZE);
     if (lookup->lowest_cut < pageidx) {
         uint32_t cut;
-        enum graft_status status = lowest_cut(lookup, ~get_be64(found.data + PAGE_PREFIX_SIZE), &cut, err);
+        enum graft_status status = lowest_cut(lookup, version_lsn, &cut, err);
         if (status != GRAFT_OK)
             return status;
         if (cut < pageidx)
             return GRAFT_OK;
     }
     version->segment = segment;
+    lookup->found_lsn = version_lsn;
     return GRAFT_OK;
 }
 
@@ -326,35 +330,61 @@ static enum graft_status being_rebuilt(const struct index_volume *volume, struct
                      "the index of %s is being rebuilt; ask again", gid_format(&volume->vid).text);
 }
 
+static enum graft_status lookup_begin(struct lookup *lookup, struct graft_error *err)
+{
+    struct index_volume *volume = lookup->volume;
+    struct page_index *index = volume->index;
+    uint8_t prefix[NUMBER_SIZE];
+    {
+        LOCK_GUARD(&index->lock);
+        if (lookup->lsn > volume->state.lsn)
+            return being_rebuilt(volume, err);
+        lookup->number = volume->number;
+        lookup->lowest_cut = volume->lowest_cut;
+    }
+    volume_prefix(lookup, prefix);
+    lookup->scan = rocks_scan_new(index->rocks->db, index->rocks->families[FAMILY_PAGES],
+                                  (struct bytes){prefix, sizeof prefix}, NULL);
+    return lookup->scan ? GRAFT_OK : no_memory(err);
+}
+
+// A drop takes the number away before it deletes: as long as it is there, nothing was missing (invariant 3).
+static enum graft_status lookup_end(struct lookup *lookup, struct graft_error *err)
+{
+    struct page_index *index = lookup->volume->index;
+    metric_add(index->seeks, (int64_t)lookup->seeks);
+    LOCK_GUARD(&index->lock);
+    return lookup->volume->number == lookup->number ? GRAFT_OK : being_rebuilt(lookup->volume, err);
+}
+
 enum graft_status index_volume_resolve(struct index_volume *volume, uint64_t lsn, const struct pageset *pages,
                                        struct page_version *versions, struct graft_error *err)
 {
-    struct page_index *index = volume->index;
     _cleanup_(lookup_release) struct lookup lookup = {.volume = volume, .lsn = lsn};
-    {
-        LOCK_GUARD(&index->lock);
-        if (lsn > volume->state.lsn)
-            return being_rebuilt(volume, err);
-        lookup.number = volume->number;
-        lookup.lowest_cut = volume->lowest_cut;
-    }
-    uint8_t prefix[NUMBER_SIZE];
-    volume_prefix(&lookup, prefix);
-    lookup.scan = rocks_scan_new(index->rocks->db, index->rocks->families[FAMILY_PAGES],
-                                 (struct bytes){prefix, sizeof prefix}, NULL);
-    if (!lookup.scan)
-        return no_memory(err);
     struct pageset_cursor cursor = pageset_cursor(pages);
     uint32_t pageidx;
-    enum graft_status status = GRAFT_OK;
+    enum graft_status status = lookup_begin(&lookup, err);
     while (status == GRAFT_OK && pageset_next(&cursor, &pageidx))
         status = resolve_page(&lookup, pageidx, versions++, err);
-    metric_add(index->seeks, (int64_t)lookup.seeks);
-    // A drop takes the number away before it deletes: as long as it is there, nothing was missing (invariant 3).
-    LOCK_GUARD(&index->lock);
-    if (status == GRAFT_OK && volume->number != lookup.number)
-        return being_rebuilt(volume, err);
-    return status;
+    return status == GRAFT_OK ? lookup_end(&lookup, err) : status;
+}
+
+enum graft_status index_volume_resolve_one(struct index_volume *volume, uint64_t lsn, uint32_t pageidx,
+                                           struct page_version *ret_version, uint64_t *ret_lsn,
+                                           struct graft_error *err)
+{
+    _cleanup_(lookup_release) struct lookup lookup = {.volume = volume, .lsn = lsn};
+    struct page_version version;
+    enum graft_status status = lookup_begin(&lookup, err);
+    if (status == GRAFT_OK)
+        status = resolve_page(&lookup, pageidx, &version, err);
+    if (status == GRAFT_OK)
+        status = lookup_end(&lookup, err);
+    if (status != GRAFT_OK)
+        return status;
+    *ret_version = version;
+    *ret_lsn = lookup.found_lsn;
+    return GRAFT_OK;
 }
 
 enum graft_status page_index_segment(struct page_index *index, uint32_t number,

@@ -70,6 +70,13 @@ enum graft_status index_volume_publish(struct index_volume *volume, struct graft
 // Both.
 enum graft_status index_volume_apply(struct index_volume *volume, const Graft__Commit *commit,
                                      struct graft_error *err);
+// OK if the commit is applied, and is the one that the metastore sends now. UNAVAILABLE / BEHIND where it is not applied;
+// CORRUPT / CHAIN_MISMATCH where it is another one.
+enum graft_status index_volume_check_same(struct index_volume *volume, const Graft__Commit *commit,
+                                          struct graft_error *err);
+// Writes the entries of a commit that is applied anew, for its references have changed. Nothing else of it can change.
+enum graft_status index_volume_rewrite(struct index_volume *volume, const Graft__Commit *commit,
+                                       struct graft_error *err);
 // Forgets everything about the volume.
 enum graft_status index_volume_drop(struct index_volume *volume, struct graft_error *err);
 
@@ -85,6 +92,11 @@ struct page_version {
 // Appends a version for each page of `pages`, in ascending order; `versions` has room for all of them.
 enum graft_status index_volume_resolve(struct index_volume *volume, uint64_t lsn, const struct pageset *pages,
                                        struct page_version *versions, struct graft_error *err);
+
+// The same for one page, and the LSN that wrote the version (0 where there is none).
+enum graft_status index_volume_resolve_one(struct index_volume *volume, uint64_t lsn, uint32_t pageidx,
+                                           struct page_version *ret_version, uint64_t *ret_lsn,
+                                           struct graft_error *err);
 
 // Where a segment lies and under whom it filed the pages.
 struct segment_place {

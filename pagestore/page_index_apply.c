@@ -345,6 +345,48 @@ enum graft_status index_volume_apply(struct index_volume *volume, const Graft__C
     return status == GRAFT_OK ? index_volume_publish(volume, err) : status;
 }
 
+enum graft_status index_volume_check_same(struct index_volume *volume, const Graft__Commit *commit,
+                                          struct graft_error *err)
+{
+    struct gid vid;
+    struct hash128 chain;
+    struct index_state at;
+    struct gid_text text = gid_format(&volume->vid);
+    enum graft_status status = GRAFT_NOT_FOUND;
+    if (commit->lsn <= index_volume_state(volume).lsn)
+        status = index_volume_commit_at(volume, commit->lsn, &at, err);
+    if (status == GRAFT_NOT_FOUND)
+        return error_set(err, GRAFT_UNAVAILABLE, GRAFT_DETAIL_BEHIND,
+                         "the index of %s is being rebuilt; ask again", text.text);
+    if (status != GRAFT_OK)
+        return status;
+    if (gid_from_bytes(bytes_of(&commit->vid), GID_VOLUME, "vid", &vid, NULL) != GRAFT_OK ||
+        hash_from_bytes(bytes_of(&commit->chain), "chain", &chain, NULL) != GRAFT_OK ||
+        !gid_equal(&vid, &volume->vid) || !hash_equal(&chain, &at.chain))
+        return error_set(err, GRAFT_CORRUPT, GRAFT_DETAIL_CHAIN_MISMATCH,
+                         "commit %llu of %s is not the one that the pagestore has indexed",
+                         (unsigned long long)commit->lsn, text.text);
+    return GRAFT_OK;
+}
+
+enum graft_status index_volume_rewrite(struct index_volume *volume, const Graft__Commit *commit,
+                                       struct graft_error *err)
+{
+    CHECK(!volume->applying); // it may have the commit
+    struct applying *applying = applying_new(volume);
+    if (!applying)
+        return error_set(err, GRAFT_INTERNAL, GRAFT_DETAIL_NO_MEMORY, "no memory to index a commit");
+    CHECK(applying->number && commit->lsn <= applying->state.lsn);
+    applying->lsn = commit->lsn;
+    enum graft_status status = GRAFT_OK;
+    for (size_t i = 0; status == GRAFT_OK && i < commit->n_segments; i++)
+        status = apply_reference(applying, commit->segments[i], err);
+    if (status == GRAFT_OK)
+        status = flush(applying, err);
+    applying_free(applying);
+    return status;
+}
+
 enum graft_status index_volume_drop(struct index_volume *volume, struct graft_error *err)
 {
     static const enum index_family numbered[] = {FAMILY_PAGES, FAMILY_COMMITS, FAMILY_CUTS};

@@ -13,7 +13,6 @@
 #include "common/net/message.h"
 #include "pagestore/page_read_internal.h"
 
-#define READS_ACTIVE_MAX 128
 #define REQUEST_MEMORY_MAX (4 * READ_PAGES_REQUEST_SIZE_MAX)
 #define RETRY_AFTER_S 1
 
@@ -54,8 +53,11 @@ void page_reader_free(struct page_reader *reader)
 {
     if (!reader)
         return;
-    catchup_free(reader->catchup);
+    // The catch-up gives jobs to the pool, and jobs of reads whose peer has gone may still ask it for something.
+    if (reader->catchup)
+        catchup_stop(reader->catchup);
     pool_free(reader->pool);
+    catchup_free(reader->catchup);
     block_cache_free(reader->cache);
     page_index_close(reader->index);
     disk_reserve_release(&reader->reserve);
@@ -91,23 +93,21 @@ static int compare_versions(const void *a, const void *b)
     return left->pageidx < right->pageidx ? -1 : left->pageidx > right->pageidx;
 }
 
-// The demanded page to the front; behind it by segment, those never written (segment 0) first.
-static void order_plan(struct page_read *read)
+void page_plan_order(struct page_version *plan, size_t count, uint32_t first)
 {
     size_t sorted_from = 0;
-    for (size_t i = 0; read->first && i < read->plan_count; i++) {
-        if (read->plan[i].pageidx != read->first)
+    for (size_t i = 0; first && i < count; i++) {
+        if (plan[i].pageidx != first)
             continue;
-        struct page_version first = read->plan[i];
-        memmove(read->plan + 1, read->plan, i * sizeof first);
-        read->plan[0] = first;
+        struct page_version demanded = plan[i];
+        memmove(plan + 1, plan, i * sizeof demanded);
+        plan[0] = demanded;
         sorted_from = 1;
         break;
     }
-    for (size_t i = sorted_from + 1; i < read->plan_count; i++) {
-        if (compare_versions(&read->plan[i - 1], &read->plan[i]) > 0) {
-            qsort(read->plan + sorted_from, read->plan_count - sorted_from, sizeof *read->plan,
-                  compare_versions);
+    for (size_t i = sorted_from + 1; i < count; i++) {
+        if (compare_versions(&plan[i - 1], &plan[i]) > 0) {
+            qsort(plan + sorted_from, count - sorted_from, sizeof *plan, compare_versions);
             break;
         }
     }
@@ -122,7 +122,7 @@ static enum graft_status make_plan(struct page_read *read, struct graft_error *e
                          read->plan_count);
     enum graft_status status = index_volume_resolve(read->volume, read->lsn, read->pages, read->plan, err);
     if (status == GRAFT_OK)
-        order_plan(read);
+        page_plan_order(read->plan, read->plan_count, read->first);
     return status;
 }
 
@@ -211,7 +211,7 @@ void page_read_ready(struct page_reader *reader, struct http_request *request, s
     if (atomic_fetch_add(&reader->active, 1) >= READS_ACTIVE_MAX) {
         atomic_fetch_sub(&reader->active, 1);
         error_set(&err, GRAFT_UNAVAILABLE, GRAFT_DETAIL_OVERLOADED,
-                  "%d reads are under way already; ask again", READS_ACTIVE_MAX);
+                  "%u reads are under way already; ask again", READS_ACTIVE_MAX);
         http_respond_error(request, &err, RETRY_AFTER_S);
         return;
     }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Shared by page_read.c, which prepares a read, and page_send.c, which sends it.
+// Shared by page_read.c, which prepares a read, page_send.c, which sends it, and page_missing.c, which finds out about
+// segments that are missing.
 #ifndef PAGESTORE_PAGE_READ_INTERNAL_H
 #define PAGESTORE_PAGE_READ_INTERNAL_H
 
@@ -29,6 +30,12 @@ struct page_reader {
 struct block_window {
     uint32_t first, count;
     struct cached_block *blocks[WINDOW_BLOCKS_MAX];
+};
+
+enum missing_state {
+    MISSING_IDLE,
+    MISSING_ASKING, // the plan is page_missing.c's; the source waits
+    MISSING_ANSWERED,
 };
 
 struct page_read {
@@ -66,10 +73,30 @@ struct page_read {
     struct block_window current, ahead;
     struct cache_waiter waiter;
     atomic_bool waiting; // the waiter is registered
+
+    // A segment whose object is missing (page_missing.c). The source's while `state` is not ASKING.
+    struct {
+        atomic_int state;         // enum missing_state
+        struct job job;
+        struct reread_wait reread;
+        uint32_t segment;         // number; 0: none was missing yet
+        uint32_t pageidx;         // whose commit was read again
+        struct graft_error error; // why pages of `segment` do not come. GRAFT_OK: the plan was made anew
+    } missing;
 };
 
 void page_read_unref(struct page_read *read);
 void page_read_release_blocks(struct page_read *read);
+// The page `first` (if it is there) to the front; behind it by segment, those never written (segment 0) first.
+void page_plan_order(struct page_version *plan, size_t count, uint32_t first);
+
+enum missing_outcome {
+    MISSING_ASKED,     // give way; the request is woken
+    MISSING_REPLANNED, // the pages that were not sent yet may lie elsewhere now
+    MISSING_FAILED,
+};
+// The object of the current segment, with the page that comes next, is missing. FAILED: *ret_cause is the page's error.
+enum missing_outcome page_read_missing(struct page_read *read, uint32_t pageidx, struct graft_error *ret_cause);
 void page_read_wake(struct cache_waiter *waiter);
 enum http_source_result page_read_source(struct http_request *request, void *to, size_t size, size_t *ret_size);
 

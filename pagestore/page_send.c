@@ -16,7 +16,7 @@
 #define HELD_SIZE_MAX (64u * 1024 * 1024)
 
 enum step {
-    STEP_FRAME, // a frame is ready to be copied
+    STEP_FRAME, // a frame is ready to be copied, perhaps an empty one
     STEP_WAIT,
     STEP_AGAIN, // something changed: look again
 };
@@ -74,14 +74,35 @@ static enum step put_damaged(struct page_read *read, uint32_t pageidx, const str
 {
     if (page_stream_append_damaged(&read->head, pageidx, error, NULL) != GRAFT_OK)
         abort_stream(read);
-    metric_add(read->reader->damaged, 1);
+    if (error->status == GRAFT_CORRUPT)
+        metric_add(read->reader->damaged, 1);
     read->next++;
     return STEP_FRAME;
+}
+
+static void close_segment(struct page_read *read);
+
+// The segment's object is missing: what its commit says of that now spoils the page, whatever it is.
+static enum step put_missing(struct page_read *read, uint32_t pageidx)
+{
+    struct graft_error cause;
+    switch (page_read_missing(read, pageidx, &cause)) {
+    case MISSING_ASKED:
+        return STEP_WAIT;
+    case MISSING_REPLANNED:
+        close_segment(read);
+        return STEP_FRAME; // an empty one: the page is looked at anew
+    case MISSING_FAILED:
+        break;
+    }
+    return put_damaged(read, pageidx, &cause);
 }
 
 // Damage spoils one page; anything else ends the stream, whose End says why.
 static enum step put_failure(struct page_read *read, uint32_t pageidx, const struct graft_error *error)
 {
+    if (error->status == GRAFT_NOT_FOUND)
+        return put_missing(read, pageidx);
     return error->status == GRAFT_CORRUPT ? put_damaged(read, pageidx, error) : end_stream(read, error);
 }
 
@@ -327,6 +348,8 @@ static enum step next_frame(struct page_read *read)
             abort_stream(read);
         return STEP_FRAME;
     }
+    if (atomic_load(&read->missing.state) == MISSING_ASKING)
+        return STEP_WAIT;
     if (read->next == read->plan_count)
         return end_stream(read, NULL);
     const struct page_version *version = &read->plan[read->next];

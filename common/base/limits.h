@@ -60,6 +60,12 @@
 #define COMMIT_QUEUE_SIZE_MAX (64 * MIB) // bytes of commits being decided
 #define READ_JOBS_MAX 1024u              // pulls, lists and streams that wait for a reader thread
 
+// pagestore: reading
+#define READS_ACTIVE_MAX 128u // read_pages calls that are being answered
+#define CATCHINGS_MAX 1024u   // volumes that are being caught up with
+#define CATCHUP_WAIT_MS 5000u // that a read waits for that, or for a commit read again
+#define REREADINGS_MAX 256u   // commits that are being read again because a segment is missing
+
 // shutting down
 #define STOP_TIME_MAX_MS 10000u
 

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Segments that are damaged, and a metastore that was restored from an older copy: reported with what and where, never
 other bytes."""
+import http.server
 import json
 import os
 import shutil
+import threading
 
 import cluster
 import wire
@@ -11,6 +13,65 @@ from wire import page_set
 
 PAGE = 4096
 FOOTER = 64
+
+
+class Front:
+    """A metastore in front of the real one, whose answers to `commits` are as the test wants them."""
+
+    def __init__(self, metastore, references=None, refusal=None):
+        """`references`: {LSN: the SegmentRefs that its commit names now}; `refusal`: (code, status, detail)."""
+        front = self
+        self.metastore, self.references, self.refusal, self.asked = metastore, references or {}, refusal, []
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self):
+                code, content_type, body = front.answer(self.path, self.rfile.read(int(self.headers["Content-Length"])))
+                self.send_response(code)
+                self.send_header("Content-Type", content_type)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_):
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        self.thread = threading.Thread(target=self.server.serve_forever)
+        self.thread.start()
+
+    def url(self):
+        return f"http://127.0.0.1:{self.server.server_port}"
+
+    def answer(self, path, body):
+        if path == "/v1/commits" and self.refusal:
+            code, status, detail = self.refusal
+            return code, wire.PROTOBUF, wire.encode({1: status, 2: detail, 3: b"no longer kept"})
+        caller = wire.Caller(self.metastore)
+        answer = caller.request("POST", path, body, {"Content-Type": wire.PROTOBUF})
+        caller.close()
+        content = answer.body
+        if path == "/v1/commits":
+            content = b"".join(self.frame(frame) for frame in wire.frames(answer.body))
+        return answer.code, answer.headers["Content-Type"], content
+
+    def frame(self, frame):
+        if 1 in frame:
+            commit = wire.decode(frame[1][0])
+            lsn = commit[2][0]
+            self.asked.append(lsn)
+            if lsn in self.references:
+                commit[11] = self.references[lsn]
+                frame = {1: wire.encode(commit)}
+        encoded = wire.encode(frame)
+        return wire.varint(len(encoded)) + encoded
+
+    def close(self):
+        self.server.shutdown()
+        self.server.server_close()
+        self.thread.join()
 
 
 class TellingTest(cluster.GraftTest):
@@ -21,7 +82,7 @@ class TellingTest(cluster.GraftTest):
         return error
 
 
-class DamageTest(TellingTest):
+class SegmentsTest(TellingTest):
     """A volume of two segments, the first of `first` pages, the second of `second`."""
 
     def make_volume(self, first=600, second=40):
@@ -35,7 +96,9 @@ class DamageTest(TellingTest):
         self.first, self.second, self.vid_text, self.vid = first, second, vid, wire.gid_bytes(vid)
         meta = wire.Caller(self.cluster.metastore)
         self.head = meta.head(self.vid)
-        self.sids = [wire.decode(commit[11][0])[1][0] for commit in meta.commits(self.vid, 1)]
+        commits = meta.commits(self.vid, 1)
+        self.first_reference = commits[0][11][0]
+        self.sids = [wire.decode(commit[11][0])[1][0] for commit in commits]
         self.assertEqual((self.head[2], self.head[3], len(set(self.sids))), (2, first + second, 2))
         pagestore = wire.Caller(self.cluster.pagestore)
         self.index = {}  # page: (offset, size) in the first segment
@@ -78,6 +141,8 @@ class DamageTest(TellingTest):
         caller.close()
         return found
 
+
+class DamageTest(SegmentsTest):
     def expect_damage(self, damaged):
         """The pages of `damaged` are told to be, with segment and page; all others have their bytes."""
         for page, frame in self.read_all().items():
@@ -158,6 +223,115 @@ class DamageTest(TellingTest):
                 finally:
                     self.repair()
                 self.expect_damage_gone(data)
+
+
+class MissingTest(SegmentsTest):
+    """The first segment's object is gone, and the pagestore has its commit indexed. What the metastore says of that
+    commit now decides."""
+
+    def lose_segment(self, metastore=None):
+        """The pagestore comes back without the object, and asks `metastore` (its URL)."""
+        self.read_all()
+        self.addCleanup(self.ask_metastore, self.cluster.metastore.url())
+        self.damaged_with(os.unlink)
+        if metastore:
+            self.ask_metastore(metastore)
+
+    def ask_metastore(self, url):
+        arguments = self.cluster.pagestore.arguments
+        arguments[arguments.index("--metastore") + 1] = url
+        self.cluster.pagestore.stop()
+        self.cluster.pagestore.start()
+
+    def front(self, **answers):
+        front = Front(self.cluster.metastore, **answers)
+        self.addCleanup(front.close)
+        return front
+
+    def rereads(self):
+        caller = wire.Caller(self.cluster.pagestore)
+        value = caller.metrics().get("graft_catchup_rereads_total", 0)
+        caller.close()
+        return value
+
+    def expect_lost(self, status, text):
+        """The first segment's pages come with that error, naming segment and page; all others have their bytes."""
+        for page, frame in self.read_all().items():
+            if page > self.first:
+                self.assertEqual(frame[15][0], self.source[(page - 1) * PAGE:page * PAGE], f"page {page}")
+                continue
+            self.assertEqual(frame[2][0], wire.PAGE_DAMAGED, f"page {page}")
+            error = wire.decode(frame[7][0])
+            message = error[3][0].decode()
+            self.assertEqual(error[1][0], status, message)
+            for part in (wire.gid_text(self.sids[0]), f"page {page} of {self.vid_text}", text):
+                self.assertIn(part, message)
+
+    def test_a_commit_that_still_names_it_means_damage_and_is_read_again_once(self):
+        for first in (600, 100):  # its index alone; the whole segment
+            self.make_volume(first=first)
+            self.lose_segment()
+            self.expect_lost(wire.CORRUPT, "though commit 1 names it")
+            self.assertEqual(self.rereads(), 1)
+            self.repair()
+            self.assertEqual({frame[2][0] for frame in self.read_all().values()}, {wire.PAGE_STORED})
+
+    def test_a_metastore_that_does_not_answer_is_no_damage(self):
+        self.make_volume()
+        self.lose_segment()
+        self.cluster.metastore.stop()
+        try:
+            self.expect_lost(wire.UNAVAILABLE, "reading commit 1 again")
+        finally:
+            self.cluster.metastore.start()
+        self.expect_lost(wire.CORRUPT, "though commit 1 names it")
+        self.repair()
+
+    def test_a_commit_that_is_retired_is_gone(self):
+        self.make_volume()
+        self.lose_segment(self.front(refusal=(410, wire.GONE, wire.RETIRED)).url())
+        self.expect_lost(wire.GONE, "no longer kept")
+        # To be gone is no damage: the check does not count such pages, it ends.
+        self.graft("clone", self.vid_text, data="g")
+        error = json.loads(self.graft("check", self.vid_text, "--json", data="g", code=1))["error"]
+        self.assertEqual((error["status"], error["detail"]), ("GONE", "RETIRED"), error)
+
+    def test_a_commit_that_names_another_segment_now_is_read_from_that_one(self):
+        self.make_volume()
+        # The same pages under another volume: what a rewritten commit could name.
+        name = os.urandom(4).hex()
+        copy = self.graft_text("import", self.write_file(name, self.source[:self.first * PAGE]), data="w-" + name)
+        self.graft("push", copy, data="w-" + name)
+        meta = wire.Caller(self.cluster.metastore)
+        commits = meta.commits(wire.gid_bytes(copy), 1)
+        meta.close()
+        front = self.front(references={1: commits[0][11]})
+        self.lose_segment(front.url())
+        for _ in range(2):
+            for page, frame in self.read_all().items():
+                self.assertEqual(frame[2][0], wire.PAGE_STORED, f"page {page}")
+                self.assertEqual(frame[15][0], self.source[(page - 1) * PAGE:page * PAGE], f"page {page}")
+        self.assertEqual((front.asked, self.rereads()), ([1], 1))
+        # The client takes them under their other owner, and the index remembers.
+        self.ask_metastore(self.cluster.metastore.url())
+        self.graft("clone", self.vid_text, data="m-" + name)
+        self.assertEqual(self.graft("export", self.vid_text, "-", data="m-" + name), self.source)
+        self.assertEqual(self.rereads(), 0)
+
+    def test_a_commit_that_names_nothing_that_is_there_ends_with_damage(self):
+        self.make_volume()
+        reference = wire.decode(self.first_reference)
+        lost = [wire.encode({**reference, 1: wire.gid(wire.SEGMENT)})]
+        front = self.front(references={1: lost})
+        self.lose_segment(front.url())
+        found = self.read_all()
+        self.assertEqual({frame[2][0] for page, frame in found.items() if page <= self.first}, {wire.PAGE_DAMAGED})
+        self.assertEqual({frame[2][0] for page, frame in found.items() if page > self.first}, {wire.PAGE_STORED})
+        self.assertLessEqual(len(front.asked), 2)
+        # One that leaves the pages out is no better.
+        front.references[1] = []
+        self.assertEqual({frame[2][0] for page, frame in self.read_all().items() if page <= self.first},
+                         {wire.PAGE_DAMAGED})
 
 
 class RestoredTest(TellingTest):

@@ -322,7 +322,7 @@ Test(block_cache, damage_is_known_page_by_page)
     fixture_release(&fixture);
 }
 
-Test(block_cache, a_segment_that_is_missing_or_cut_off_is_corrupt)
+Test(block_cache, a_segment_that_is_missing_or_cut_off_is_reported)
 {
     struct fixture fixture;
     const struct segment_index *index;
@@ -332,7 +332,7 @@ Test(block_cache, a_segment_that_is_missing_or_cut_off_is_corrupt)
     missing.sid = gid_make(GID_SEGMENT, 1);
     struct cached_segment *segment = block_cache_segment(fixture.cache, &missing);
     cr_assert_eq(await_segment(&fixture, segment, &index, &error), CACHE_FAILED);
-    cr_assert(error->status == GRAFT_CORRUPT && strstr(error->message, "missing"), "%s", error->message);
+    cr_assert(error->status == GRAFT_NOT_FOUND && strstr(error->message, "missing"), "%s", error->message);
     cached_segment_release(segment);
     place.object_size += 10;
     segment = block_cache_segment(fixture.cache, &place);

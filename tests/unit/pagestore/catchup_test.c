@@ -37,7 +37,10 @@ struct fixture {
     struct mutex lock; // for what follows
     struct cond changed;
     const struct history *history;
-    uint64_t head;
+    uint64_t head, retired;
+    struct gid moved_sid; // of the segment that commits from `moved_from` on name; 0: all name `sid`
+    uint64_t moved_from;
+    unsigned calls;
     bool hold;
     struct http_request *held;
 };
@@ -70,7 +73,8 @@ static void append_commit(const struct history *history, uint64_t lsn, struct bu
     struct hash128 digest = {{0}};
     size_t size = varint_put(pages, lsn - 1);
     size += varint_put(pages + size, 1);
-    reference.sid = binary_of(fixture.sid.bytes, GID_SIZE);
+    bool moved = fixture.moved_from && lsn >= fixture.moved_from;
+    reference.sid = binary_of((moved ? &fixture.moved_sid : &fixture.sid)->bytes, GID_SIZE);
     reference.owner = binary_of(fixture.vid.bytes, GID_SIZE);
     reference.pages = binary_of(pages, size);
     reference.object_size = 1000;
@@ -91,7 +95,7 @@ static void append_commit(const struct history *history, uint64_t lsn, struct bu
     cr_assert_eq(message_encode_frame(&frame.base, to, NULL), GRAFT_OK);
 }
 
-static void respond_commits(struct http_request *request, uint64_t from)
+static void respond_commits(struct http_request *request, uint64_t from, uint64_t to)
 {
     struct buffer body = BUFFER_INIT(1 * MIB);
     struct graft_error err;
@@ -101,7 +105,12 @@ static void respond_commits(struct http_request *request, uint64_t from)
         http_respond_error(request, &err, 0);
         return;
     }
-    for (uint64_t lsn = from; lsn <= fixture.head; lsn++)
+    if (from <= fixture.retired) {
+        error_set(&err, GRAFT_GONE, GRAFT_DETAIL_RETIRED, "retired");
+        http_respond_error(request, &err, 0);
+        return;
+    }
+    for (uint64_t lsn = from; lsn <= (to ? to : fixture.head); lsn++)
         append_commit(fixture.history, lsn, &body);
     Graft__CommitsFrame frame = GRAFT__COMMITS_FRAME__INIT;
     Graft__StreamEnd end = GRAFT__STREAM_END__INIT;
@@ -111,26 +120,22 @@ static void respond_commits(struct http_request *request, uint64_t from)
     http_respond(request, 200, HTTP_STREAM, &body);
 }
 
-static uint64_t from_of(struct bytes body)
-{
-    ProtobufCMessage *message;
-    cr_assert_eq(message_decode(&graft__commits_request__descriptor, body, 4096, &message, NULL), GRAFT_OK);
-    uint64_t from = ((Graft__CommitsRequest *)message)->from_lsn;
-    message_free(message);
-    return from;
-}
-
 static void call_commits(struct http_request *request, struct bytes body)
 {
+    ProtobufCMessage *message;
     {
         LOCK_GUARD(&fixture.lock);
+        fixture.calls++;
         if (fixture.hold) {
             fixture.held = http_request_ref(request);
             cond_broadcast(&fixture.changed);
             return;
         }
     }
-    respond_commits(request, from_of(body));
+    cr_assert_eq(message_decode(&graft__commits_request__descriptor, body, 4096, &message, NULL), GRAFT_OK);
+    const Graft__CommitsRequest *asked = (const Graft__CommitsRequest *)message;
+    respond_commits(request, asked->from_lsn, asked->to_lsn);
+    message_free(message);
 }
 
 static void await_held(void)
@@ -141,7 +146,7 @@ static void await_held(void)
 }
 
 // Answers what is held from LSN `from` on, and holds nothing from now on.
-static void release_held(uint64_t from)
+static void release_held_to(uint64_t from, uint64_t to)
 {
     struct http_request *held;
     {
@@ -149,8 +154,13 @@ static void release_held(uint64_t from)
         fixture.hold = false;
         held = TAKE(fixture.held);
     }
-    respond_commits(held, from);
+    respond_commits(held, from, to);
     http_request_unref(held);
+}
+
+static void release_held(uint64_t from)
+{
+    release_held_to(from, 0);
 }
 
 static void set_history(const struct history *history, uint64_t head)
@@ -349,7 +359,7 @@ Test(catchup, waits_that_join_a_round_get_one_of_their_own)
         LOCK_GUARD(&fixture.lock);
         held = TAKE(fixture.held);
     }
-    respond_commits(held, 1);
+    respond_commits(held, 1, 0);
     http_request_unref(held);
     cr_assert_eq(await(&first), GRAFT_OK);
     await_held();
@@ -383,4 +393,158 @@ Test(catchup, without_a_metastore_reads_are_told_so)
     history_make(&history, 1);
     http_server_stop(TAKE(fixture.server));
     expect(5, &history.chains[5], GRAFT_UNAVAILABLE);
+}
+
+// ---- reading a commit again
+
+struct reread {
+    struct reread_wait base;
+    bool is_answered; // under the fixture's lock
+    struct graft_error error;
+};
+
+static void reread_answered(struct reread_wait *base, const struct graft_error *error)
+{
+    struct reread *reread = CONTAINER_OF(base, struct reread, base);
+    LOCK_GUARD(&fixture.lock);
+    cr_assert(!reread->is_answered);
+    reread->error = *error;
+    reread->is_answered = true;
+    cond_broadcast(&fixture.changed);
+}
+
+// The page, which commit `lsn` wrote, was looked for in vain where the index says.
+static void begin_reread(struct reread *reread, uint64_t lsn, uint32_t pageidx)
+{
+    *reread = (struct reread){.base = {.volume = fixture.volume,
+                                       .lsn = lsn,
+                                       .sid = fixture.sid,
+                                       .owner = fixture.vid,
+                                       .pageidx = pageidx,
+                                       .done = reread_answered}};
+    catchup_reread(fixture.catchup, &reread->base);
+}
+
+static enum graft_status await_reread(struct reread *reread)
+{
+    LOCK_GUARD(&fixture.lock);
+    while (!reread->is_answered)
+        cond_wait(&fixture.changed, &fixture.lock);
+    return reread->error.status;
+}
+
+static enum graft_status reread_once(uint64_t lsn, struct reread *reread)
+{
+    begin_reread(reread, lsn, (uint32_t)lsn);
+    return await_reread(reread);
+}
+
+static void expect_filed_in(uint32_t pageidx, const struct gid *sid)
+{
+    struct page_version version;
+    struct segment_place place;
+    struct graft_error err;
+    uint64_t lsn;
+    cr_assert_eq(index_volume_resolve_one(fixture.volume, index_volume_state(fixture.volume).lsn, pageidx,
+                                          &version, &lsn, &err),
+                 GRAFT_OK, "%s", err.message);
+    cr_assert_eq(lsn, pageidx);
+    cr_assert_eq(page_index_segment(fixture.index, version.segment, &place, &err), GRAFT_OK);
+    cr_assert(gid_equal(&place.sid, sid), "page %u", pageidx);
+}
+
+static void move_segments(uint64_t from)
+{
+    LOCK_GUARD(&fixture.lock);
+    fixture.moved_sid = gid_make(GID_SEGMENT, 2);
+    fixture.moved_from = from;
+}
+
+Test(catchup, a_commit_read_again_says_whether_it_names_the_segment_still)
+{
+    struct history history;
+    struct reread reread;
+    history_make(&history, 1);
+    set_history(&history, 10);
+    expect(10, &history.chains[10], GRAFT_OK);
+    cr_assert_eq(reread_once(4, &reread), GRAFT_OK, "%s", reread.error.message);
+    cr_assert(!reread.base.moved);
+    // Rewritten from LSN 4 on: the index follows where it looks, and only there.
+    move_segments(4);
+    cr_assert_eq(reread_once(4, &reread), GRAFT_OK, "%s", reread.error.message);
+    cr_assert(reread.base.moved);
+    expect_filed_in(3, &fixture.sid);
+    expect_filed_in(4, &fixture.moved_sid);
+    expect_filed_in(5, &fixture.sid);
+    expect_applied(10);
+    expect(10, &history.chains[10], GRAFT_OK);
+}
+
+Test(catchup, a_commit_that_is_gone_or_another_one_now_is_told_from_one_that_cannot_be_read)
+{
+    struct history one, two;
+    struct reread reread;
+    history_make(&one, 1);
+    history_make(&two, 2);
+    set_history(&one, 10);
+    expect(10, &one.chains[10], GRAFT_OK);
+    fixture.retired = 3;
+    cr_assert_eq(reread_once(3, &reread), GRAFT_GONE);
+    cr_assert_eq(reread.error.detail, GRAFT_DETAIL_RETIRED);
+    cr_assert_eq(reread_once(4, &reread), GRAFT_OK);
+    move_segments(1);
+    set_history(&two, 10);
+    cr_assert_eq(reread_once(4, &reread), GRAFT_CORRUPT);
+    cr_assert_eq(reread.error.detail, GRAFT_DETAIL_CHAIN_MISMATCH, "%s", reread.error.message);
+    set_history(&two, 3);
+    cr_assert_eq(reread_once(4, &reread), GRAFT_CORRUPT);
+    cr_assert_eq(reread.error.detail, GRAFT_DETAIL_CHAIN_MISMATCH, "%s", reread.error.message);
+    expect_filed_in(4, &fixture.sid);
+    http_server_stop(TAKE(fixture.server));
+    cr_assert_eq(reread_once(4, &reread), GRAFT_UNAVAILABLE);
+}
+
+Test(catchup, those_that_want_the_same_commit_again_share_a_call)
+{
+    struct history history;
+    struct reread first, second, other;
+    history_make(&history, 1);
+    set_history(&history, 10);
+    expect(10, &history.chains[10], GRAFT_OK);
+    move_segments(1);
+    fixture.calls = 0;
+    fixture.hold = true;
+    begin_reread(&first, 7, 7);
+    await_held();
+    begin_reread(&second, 7, 8); // a page that commit 7 does not have
+    release_held_to(7, 7);
+    cr_assert_eq(await_reread(&first), GRAFT_OK, "%s", first.error.message);
+    cr_assert_eq(await_reread(&second), GRAFT_OK, "%s", second.error.message);
+    cr_assert(first.base.moved && second.base.moved);
+    cr_assert_eq(fixture.calls, 1);
+    cr_assert_eq(reread_once(8, &other), GRAFT_OK);
+    cr_assert_eq(fixture.calls, 2);
+    // More than the commit asked for is a fault of the metastore's.
+    fixture.hold = true;
+    fixture.moved_from = 0;
+    begin_reread(&first, 9, 9);
+    await_held();
+    release_held_to(9, 10);
+    cr_assert_eq(await_reread(&first), GRAFT_UNAVAILABLE, "%s", first.error.message);
+}
+
+Test(catchup, stopping_answers_those_that_wait_for_a_commit_read_again)
+{
+    struct history history;
+    struct reread first, second;
+    history_make(&history, 1);
+    set_history(&history, 5);
+    expect(5, &history.chains[5], GRAFT_OK);
+    fixture.hold = true;
+    begin_reread(&first, 5, 5);
+    await_held();
+    catchup_stop(fixture.catchup);
+    cr_assert_eq(await_reread(&first), GRAFT_CANCELLED);
+    cr_assert_eq(reread_once(5, &second), GRAFT_CANCELLED);
+    release_held(1);
 }
