@@ -378,6 +378,16 @@ static enum graft_status fill_commit(struct store_writer *writer, struct store_c
     return status;
 }
 
+// Nobody can come to what it staged any more.
+static enum graft_status drop_own_staged_locked(struct store_writer *writer, struct graft_error *err)
+{
+    struct store_volume *volume = writer->volume;
+    if (volume->stager != writer)
+        return GRAFT_OK;
+    volume->stager = NULL;
+    return store_drop_staged(volume->store, volume->number, writer_lsn(writer), err);
+}
+
 static enum graft_status commit_locked(struct store_writer *writer, uint64_t *ret_lsn,
                                        struct graft_error *err)
 {
@@ -388,8 +398,11 @@ static enum graft_status commit_locked(struct store_writer *writer, uint64_t *re
     if (status != GRAFT_OK)
         return status;
     if (changed_nothing(writer)) {
-        *ret_lsn = writer->base->lsn;
-        return GRAFT_OK;
+        // It may have staged pages and cut them off again: their lists would be taken for the next commit's.
+        status = drop_own_staged_locked(writer, err);
+        if (status == GRAFT_OK)
+            *ret_lsn = writer->base->lsn;
+        return status;
     }
     status = store_doom_stager_locked(volume, writer, err);
     if (status != GRAFT_OK)
@@ -457,11 +470,8 @@ void store_writer_abort(struct store_writer *writer)
         return;
     struct store_volume *volume = writer->volume;
     mutex_lock(&volume->commit_lock);
-    if (volume->stager == writer) {
-        volume->stager = NULL;
-        // If that fails the store is closed, and the next opening drops them.
-        store_drop_staged(volume->store, volume->number, writer_lsn(writer), NULL);
-    }
+    // If that fails the store is closed, and the next opening drops them.
+    drop_own_staged_locked(writer, NULL);
     mutex_unlock(&volume->commit_lock);
     free_writer(writer);
 }

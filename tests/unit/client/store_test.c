@@ -356,6 +356,35 @@ Test(store, lets_one_writer_of_a_volume_stage)
     store_volume_close(volume);
 }
 
+Test(store, forgets_what_a_writer_staged_and_cut_off_again)
+{
+    fixture_close(&fixture);
+    fixture.settings.writer_memory_size = 4096;
+    fixture_open(&fixture);
+    struct store_volume *volume = fixture_create(&fixture, 1, 512);
+    struct store_writer *writer;
+    uint64_t lsn = 7;
+    expect_ok(store_writer_begin(volume, &writer, &err));
+    expect_ok(write_many(writer, 1, 20, 1, &err));
+    expect_ok(store_writer_truncate(writer, 0, &err));
+    expect_ok(store_writer_commit(writer, &lsn, &err));
+    cr_assert_eq(lsn, 0, "nothing changed, so nothing was committed");
+
+    // The next commit has the LSN that those pages were staged at; and others may stage.
+    fixture_commit(volume, 2, 1, 2);
+    struct token token = {.bytes = {1}};
+    struct store_push push;
+    _cleanup_(pageset_free_p) struct pageset *pages = NULL;
+    expect_ok(store_push_begin(volume, &token, &push, &err));
+    expect_ok(store_push_pages(volume, &pages, &err));
+    cr_assert_eq(pageset_count(pages), 1);
+    cr_assert(pageset_contains(pages, 2));
+    expect_ok(store_writer_begin(volume, &writer, &err));
+    expect_ok(write_many(writer, 1, 20, 3, &err));
+    expect_ok(store_writer_commit(writer, NULL, &err));
+    store_volume_close(volume);
+}
+
 Test(store, lets_a_pull_overtake_a_writer_that_staged)
 {
     fixture_close(&fixture);
