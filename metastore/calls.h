@@ -5,9 +5,12 @@
 //
 //     calls_write.c   create_volume, commit, delete_volume   answered on the store's threads
 //     calls_read.c    snapshot, pull, commits, list_volumes  on reader threads, unless memory is enough
+//     calls_fork.c    fork                                   on a thread of its own
 //     calls_info.c    info, watch
 #ifndef METASTORE_CALLS_H
 #define METASTORE_CALLS_H
+
+#include <stdatomic.h>
 
 #include "common/base/worker.h"
 #include "common/net/http_server.h"
@@ -21,6 +24,8 @@ struct calls {
     struct volume_table *volumes;
     struct sequencer *sequencer;
     struct pool *readers;
+    struct pool *forks;
+    atomic_bool stopping; // long jobs are to end
     struct watch_hub *hub;
     struct metric *pagesets_united;
     const char *watch_address; // as bound; set before the calls' server starts
@@ -30,9 +35,11 @@ struct calls {
 
 #define CALLS_WRITE 3
 #define CALLS_READ 4
+#define CALLS_FORK 1
 #define CALLS_INFO 1
 void calls_write_routes(struct http_route ret_routes[CALLS_WRITE]);
 void calls_read_routes(struct http_route ret_routes[CALLS_READ]);
+void calls_fork_routes(struct http_route ret_routes[CALLS_FORK]);
 void calls_info_routes(struct http_route ret_routes[CALLS_INFO]);
 struct http_route calls_watch_route(void); // of the other server
 

@@ -146,8 +146,8 @@ static void catalog_created(void *context, struct objstore_result *result)
 static enum graft_status parse_create(const Graft__CreateVolumeRequest *message,
                                       struct volume_record *ret_volume, struct graft_error *err)
 {
-    enum graft_status status =
-        gid_from_bytes(bytes_of(&message->vid), GID_VOLUME, "vid", &ret_volume->vid, err);
+    struct gid vid;
+    enum graft_status status = gid_from_bytes(bytes_of(&message->vid), GID_VOLUME, "vid", &vid, err);
     if (status != GRAFT_OK)
         return status;
     uint32_t size = message->page_size;
@@ -159,8 +159,8 @@ static enum graft_status parse_create(const Graft__CreateVolumeRequest *message,
         message->kind != GRAFT__VOLUME_KIND__VOLUME_VARIABLE)
         return error_set(err, GRAFT_INVALID, GRAFT_DETAIL_BAD_ARGUMENT,
                          "kind is %d; it must be 1 (fixed) or 2 (variable)", (int)message->kind);
-    ret_volume->page_size = size;
-    ret_volume->variable = message->kind == GRAFT__VOLUME_KIND__VOLUME_VARIABLE;
+    *ret_volume = (struct volume_record){
+        .vid = vid, .page_size = size, .variable = message->kind == GRAFT__VOLUME_KIND__VOLUME_VARIABLE};
     return GRAFT_OK;
 }
 

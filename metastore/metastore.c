@@ -32,7 +32,7 @@ struct metastore {
     struct summariser *summariser;
     struct volume_table *volumes;
     struct sequencer *sequencer;
-    struct pool *readers;
+    struct pool *readers, *forks;
     struct watch_hub *hub;
     struct shared_store *shared; // NULL: nobody else writes to the store
     struct calls calls;
@@ -79,6 +79,8 @@ static enum graft_status build_rooms(struct metastore *metastore, struct graft_e
         status = watch_hub_new(&hub, &metastore->hub, err);
     if (status == GRAFT_OK)
         status = pool_new("meta-read", READER_THREADS, READ_JOBS_MAX, &metastore->readers, err);
+    if (status == GRAFT_OK)
+        status = pool_new("meta-fork", 1, FORK_JOBS_MAX, &metastore->forks, err);
     if (status != GRAFT_OK)
         return status;
     const bool shared = !objstore_is_exclusive(metastore->store);
@@ -119,11 +121,13 @@ static enum graft_status start_watch_server(struct metastore *metastore, const s
 static enum graft_status start_server(struct metastore *metastore, const struct settings *settings,
                                       struct graft_error *err)
 {
-    struct http_route routes[CALLS_WRITE + CALLS_READ + CALLS_INFO + ADMIN_ROUTES];
-    calls_write_routes(routes);
-    calls_read_routes(routes + CALLS_WRITE);
-    calls_info_routes(routes + CALLS_WRITE + CALLS_READ);
-    admin_routes(&metastore->admin, routes + CALLS_WRITE + CALLS_READ + CALLS_INFO);
+    struct http_route routes[CALLS_WRITE + CALLS_READ + CALLS_FORK + CALLS_INFO + ADMIN_ROUTES];
+    struct http_route *next = routes;
+    calls_write_routes(next);
+    calls_read_routes(next += CALLS_WRITE);
+    calls_fork_routes(next += CALLS_READ);
+    calls_info_routes(next += CALLS_FORK);
+    admin_routes(&metastore->admin, next + CALLS_INFO);
     const struct http_server_settings server = {.listen = settings->listen,
                                                 .routes = routes,
                                                 .route_count = ARRAY_COUNT(routes),
@@ -147,6 +151,7 @@ static enum graft_status serve(struct metastore *metastore, const struct setting
         .volumes = metastore->volumes,
         .sequencer = metastore->sequencer,
         .readers = metastore->readers,
+        .forks = metastore->forks,
         .hub = metastore->hub,
         .pagesets_united = metrics_counter(metastore->metrics, "graft_metastore_pagesets_united_total", NULL,
                                            "Page sets of commits and summaries united for pulls.")};
@@ -204,8 +209,10 @@ void metastore_stop(struct metastore *metastore)
         http_server_drain(metastore->server, DRAIN_MS);
     if (metastore->watch_server)
         http_server_drain(metastore->watch_server, WATCH_DRAIN_MS);
+    atomic_store(&metastore->calls.stopping, true);
     http_server_stop(metastore->server);
     http_server_stop(metastore->watch_server);
+    pool_free(metastore->forks);
     pool_free(metastore->readers);
     shared_store_free(metastore->shared);
     volume_table_free(metastore->volumes);

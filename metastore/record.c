@@ -119,7 +119,31 @@ enum graft_status volume_record_encode(const struct volume_record *volume, struc
     message.page_size = volume->page_size;
     message.kind = volume->variable ? GRAFT__VOLUME_KIND__VOLUME_VARIABLE : GRAFT__VOLUME_KIND__VOLUME_FIXED;
     message.created_ms = volume->created_ms;
+    Graft__VolumeOrigin origin = GRAFT__VOLUME_ORIGIN__INIT;
+    if (volume->origin.lsn > 0) {
+        CHECK(volume->origin.fork_lsn > 0);
+        origin.vid = binary_of(volume->origin.vid.bytes, GID_SIZE);
+        origin.lsn = volume->origin.lsn;
+        origin.chain = binary_of(volume->origin.chain.bytes, HASH_SIZE);
+        origin.fork_lsn = volume->origin.fork_lsn;
+        message.origin = &origin;
+    }
     return record_encode(RECORD_VOLUME, &message.base, to, err);
+}
+
+static enum graft_status origin_from(const Graft__VolumeOrigin *message, struct volume_origin *ret_origin,
+                                     struct graft_error *err)
+{
+    struct volume_origin origin = {.lsn = message->lsn, .fork_lsn = message->fork_lsn};
+    if (gid_from_bytes(bytes_of(&message->vid), GID_VOLUME, "origin.vid", &origin.vid, err) != GRAFT_OK ||
+        hash_from_bytes(bytes_of(&message->chain), "origin.chain", &origin.chain, err) != GRAFT_OK)
+        return corrupt(err);
+    if (origin.lsn == 0 || origin.fork_lsn == 0)
+        return error_set(err, GRAFT_CORRUPT, GRAFT_DETAIL_BAD_MESSAGE,
+                         "a fork's record names LSN %llu of its origin and %llu of its own",
+                         (unsigned long long)origin.lsn, (unsigned long long)origin.fork_lsn);
+    *ret_origin = origin;
+    return GRAFT_OK;
 }
 
 enum graft_status volume_record_decode(struct bytes record, const struct gid *vid,
@@ -140,10 +164,14 @@ enum graft_status volume_record_decode(struct bytes record, const struct gid *vi
         return error_set(err, GRAFT_CORRUPT, GRAFT_DETAIL_BAD_MESSAGE,
                          "the volume record of %s has page size %u and kind %d", gid_format(vid).text,
                          message->page_size, (int)message->kind);
+    struct volume_origin origin = {0};
+    if (message->origin && (status = origin_from(message->origin, &origin, err)) != GRAFT_OK)
+        return status;
     *ret_volume = (struct volume_record){.vid = *vid,
                                          .page_size = message->page_size,
                                          .variable = variable,
-                                         .created_ms = message->created_ms};
+                                         .created_ms = message->created_ms,
+                                         .origin = origin};
     return GRAFT_OK;
 }
 
@@ -206,28 +234,51 @@ static enum graft_status commit_facts_from(const Graft__Commit *message, struct 
     return GRAFT_OK;
 }
 
-enum graft_status commit_record_decode(struct bytes record, const struct gid *vid, uint64_t lsn,
-                                       struct commit_facts *ret_facts, struct pageset *pages,
-                                       struct graft_error *err)
+// Says which commit is damaged.
+static enum graft_status damaged_commit(struct graft_error *local, const struct gid *vid, uint64_t lsn,
+                                        struct graft_error *err)
+{
+    error_context(local, corrupt(local), "commit %llu of volume %s", (unsigned long long)lsn,
+                  gid_format(vid).text);
+    return error_copy(err, local);
+}
+
+enum graft_status commit_record_open(struct bytes record, const struct gid *vid, uint64_t lsn,
+                                     struct commit_facts *ret_facts, Graft__Commit **ret_commit,
+                                     struct graft_error *err)
 {
     _cleanup_(release_message) ProtobufCMessage *decoded = NULL;
     struct commit_facts facts;
     struct graft_error local = {0};
     enum graft_status status = decode(record, RECORD_COMMIT, &graft__commit__descriptor, &decoded, &local);
-    const Graft__Commit *message = (const Graft__Commit *)decoded;
     if (status == GRAFT_OK)
-        status = commit_facts_from(message, &facts, &local);
+        status = commit_facts_from((const Graft__Commit *)decoded, &facts, &local);
     if (status == GRAFT_OK && (!gid_equal(&facts.vid, vid) || facts.lsn != lsn))
         status = error_set(&local, GRAFT_CORRUPT, GRAFT_DETAIL_BAD_MESSAGE,
                            "it calls itself LSN %llu of volume %s", (unsigned long long)facts.lsn,
                            gid_format(&facts.vid).text);
+    if (status != GRAFT_OK)
+        return damaged_commit(&local, vid, lsn, err);
+    *ret_facts = facts;
+    *ret_commit = (Graft__Commit *)TAKE(decoded);
+    return GRAFT_OK;
+}
+
+enum graft_status commit_record_decode(struct bytes record, const struct gid *vid, uint64_t lsn,
+                                       struct commit_facts *ret_facts, struct pageset *pages,
+                                       struct graft_error *err)
+{
+    Graft__Commit *message;
+    struct commit_facts facts;
+    enum graft_status status = commit_record_open(record, vid, lsn, &facts, &message, err);
+    if (status != GRAFT_OK)
+        return status;
+    struct graft_error local = {0};
     for (size_t i = 0; status == GRAFT_OK && pages && i < message->n_segments; i++)
         status = unite(bytes_of(&message->segments[i]->pages), pages, &local);
-    if (status != GRAFT_OK) {
-        error_context(&local, corrupt(&local), "commit %llu of volume %s", (unsigned long long)lsn,
-                      gid_format(vid).text);
-        return error_copy(err, &local);
-    }
+    message_free(&message->base);
+    if (status != GRAFT_OK)
+        return damaged_commit(&local, vid, lsn, err);
     *ret_facts = facts;
     return GRAFT_OK;
 }

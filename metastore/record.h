@@ -40,11 +40,20 @@ enum graft_status record_verify(struct bytes record, enum record_type type, stru
 
 // ---- catalog/<vid>
 
+// What a fork was made from.
+struct volume_origin {
+    struct gid vid;
+    uint64_t lsn; // 0: the volume is no fork
+    struct hash128 chain;
+    uint64_t fork_lsn; // the last of the commits that copy the references
+};
+
 struct volume_record {
     struct gid vid;
     uint32_t page_size;
     bool variable;
     uint64_t created_ms;
+    struct volume_origin origin;
 };
 
 enum graft_status volume_record_encode(const struct volume_record *volume, struct buffer *to,
@@ -71,7 +80,12 @@ struct commit_facts {
 enum graft_status commit_record_encode(const struct commit_facts *facts, const struct gid *cid,
                                        Graft__SegmentRef **segments, size_t segment_count, struct buffer *to,
                                        struct graft_error *err);
-// Checks everything that a commit says about itself: volume, LSN, chain. `pages` (NULL: not wanted) is
+// Checks everything that a commit says about itself: volume, LSN, chain. *ret_commit is message_free()d by
+// the caller.
+enum graft_status commit_record_open(struct bytes record, const struct gid *vid, uint64_t lsn,
+                                     struct commit_facts *ret_facts, Graft__Commit **ret_commit,
+                                     struct graft_error *err);
+// The same for those who want no segments, or of them only the pages: `pages` (NULL: not wanted) is
 // united with the commit's page sets.
 enum graft_status commit_record_decode(struct bytes record, const struct gid *vid, uint64_t lsn,
                                        struct commit_facts *ret_facts, struct pageset *pages,

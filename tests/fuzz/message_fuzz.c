@@ -39,6 +39,8 @@ static const ProtobufCMessageDescriptor *const descriptors[] = {
     &graft__commit__descriptor,
     &graft__summary__descriptor,
     &graft__volume_record__descriptor,
+    &graft__fork_request__descriptor,
+    &graft__fork_response__descriptor,
 };
 
 static void convert(const ProtobufCMessage *message)

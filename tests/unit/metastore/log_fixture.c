@@ -244,12 +244,22 @@ static void write_commit(struct objstore *store, struct commit_facts *facts,
     _cleanup_(buffer_release) struct buffer wire = BUFFER_INIT(1 << 20), record = BUFFER_INIT(1 << 20);
     Graft__SegmentRef segment = GRAFT__SEGMENT_REF__INIT, *segments[] = {&segment};
     struct gid sid = gid_make(GID_SEGMENT, NOW_MS);
+    _cleanup_(pageset_free_p) struct pageset *thirds = pageset_new();
+    _cleanup_(buffer_release) struct buffer structural = BUFFER_INIT(1 << 20);
+    uint32_t pageidx;
     for (unsigned i = 0; i < change->run_count; i++)
         pageset_add_run(pages, change->runs[i].first, change->runs[i].count);
+    for (struct pageset_cursor cursor = pageset_cursor(pages); pageset_next(&cursor, &pageidx);) {
+        if (pageidx % 3 == 0)
+            pageset_add(thirds, pageidx);
+    }
     cr_assert_eq(pageset_encode(pages, &wire, NULL), GRAFT_OK);
+    cr_assert_eq(pageset_encode(thirds, &structural, NULL), GRAFT_OK);
     segment.sid = binary_of(sid.bytes, GID_SIZE);
     segment.owner = binary_of(facts->vid.bytes, GID_SIZE);
     segment.pages = binary_of(wire.data, wire.size);
+    segment.structural = binary_of(structural.data, structural.size);
+    segment.object_size = 1000 + facts->lsn;
     cr_assert_eq(commit_record_encode(facts, NULL, segments, change->run_count > 0, &record, NULL), GRAFT_OK);
     cr_assert_eq(
         objstore_create_wait(store, key_commit(&facts->vid, facts->lsn).text, buffer_bytes(&record), NULL),
