@@ -351,9 +351,8 @@ static enum exit_code follow_script(struct sim *sim)
 {
     enum graft_status status = GRAFT_OK;
     struct graft_error err = {0};
-    char script[1024], *rest = script, *word = NULL;
+    char *script = strdup(sim->script), *rest = script, *word = NULL;
 
-    snprintf(script, sizeof script, "%s", sim->script);
     while (status == GRAFT_OK && (word = strsep(&rest, ","))) {
         char *value = strchr(word, '=');
         sim->author.number = value ? (uint32_t)strtoul(value + 1, NULL, 10) : 0;
@@ -372,10 +371,11 @@ static enum exit_code follow_script(struct sim *sim)
         else if (strcmp(word, "read") == 0 || strcmp(word, "past") == 0)
             status = do_read(sim, word[0] == 'p', &err);
         else
-            return EXIT_USAGE;
+            status = error_set(&err, GRAFT_INVALID, GRAFT_DETAIL_BAD_ARGUMENT, "unknown step: %s", word);
     }
     if (status != GRAFT_OK)
         fprintf(stderr, "sim-client: %s: %s\n", word, err.message);
+    free(script);
     return sim->broken ? EXIT_BROKEN : status != GRAFT_OK ? EXIT_FAILED : EXIT_DONE;
 }
 

@@ -179,7 +179,8 @@ def judge_reads(history, volumes, replayed, strays, report):
                        f"local {before[0]}, remote {before[1]}")
         newest[key] = read.local, read.remote
         name = f"{replica.name}, local LSN {read.local}"
-        compare(name, read, local[key], read.local, volumes[replica.vid], strays, report)
+        views = (local[key], read.local), (replayed[replica.vid], read.remote)
+        compare(name, read, views, volumes[replica.vid], strays, report)
         judge_bank(name, read, volumes[replica.vid], report)
     for past in history.pasts:
         volume = volumes[past.replica.vid]
@@ -187,7 +188,7 @@ def judge_reads(history, volumes, replayed, strays, report):
             report.add("lost acknowledgement", f"{past.replica.name} read LSN {past.remote} of {volume.name}, whose head "
                        f"is {volume.head}")
             continue
-        compare(f"{past.replica.name}, remote LSN {past.remote}", past, replayed[volume.vid], past.remote, volume,
+        compare(f"{past.replica.name}, remote LSN {past.remote}", past, ((replayed[volume.vid], past.remote),), volume,
                 strays, report)
     report.count(reads=len(history.reads) + len(history.pasts),
                  pages_read=sum(len(read.pages) for read in history.reads + history.pasts))
@@ -199,29 +200,39 @@ def matches(got, want, volume):
     return want == WILD or got == want
 
 
-def compare(name, read, pages, lsn, volume, strays, report):
+def compare(name, read, views, volume, strays, report):
+    """`views`: (Pages, LSN) where the read was made, and where else its pages may have come from."""
+    pages, lsn = views[0]
     if read.count != pages.count(lsn):
         report.add("wrong length", f"{name}: {read.count} pages, and not {pages.count(lsn)}")
     wrong = [(page, got) for page, got in read.pages if not matches(got, pages.at(page, lsn), volume)]
     if wrong:
         which = ", ".join(str(page) for page, _ in wrong[:5])
-        report.add(classify(read, wrong, pages, lsn, volume, strays), f"{name}: {len(wrong)} pages, such as {which}")
+        report.add(classify(read, wrong, views, volume, strays), f"{name}: {len(wrong)} pages, such as {which}")
 
 
-def classify(read, wrong, pages, lsn, volume, strays):
+def versions(pages, page):
+    return zip(*pages.versions.get(page, ((), ())))
+
+
+def was_cut_off(pages, lsn, page, got):
+    """`got` is a version of the page that a truncation ended before `lsn`."""
+    return any(got == content and any(ended is None and version < end <= lsn for end, ended in versions(pages, page))
+               for version, content in versions(pages, page))
+
+
+def classify(read, wrong, views, volume, strays):
     """How a read is wrong."""
-    def versions(page):
-        return zip(*pages.versions.get(page, ((), ())))
-    if all(any(got == content and version < lsn and None in [pages.at(page, later) for later in
-                                                             pages.versions[page][0] if version < later <= lsn]
-               for version, content in versions(page)) for page, got in wrong):
+    if any(all(was_cut_off(pages, lsn, page, got) for page, got in wrong) for pages, lsn in views):
         return "resurrected page"
     if any(got in strays for _, got in wrong):
         return "discarded commit came back"
-    for earlier in [at for at in pages.lsns if at < lsn][:-SEARCH_MAX - 1:-1]:
-        if all(matches(got, pages.at(page, earlier), volume) for page, got in read.pages):
-            return "stale read"
-    if all(got == blank(got[0]) or any(got == content for _, content in versions(page)) for page, got in wrong):
+    for pages, lsn in views:
+        for earlier in [at for at in pages.lsns if at < lsn][:-SEARCH_MAX - 1:-1]:
+            if all(matches(got, pages.at(page, earlier), volume) for page, got in read.pages):
+                return "stale read"
+    if all(got == blank(got[0]) or any(got == content for pages, _ in views for _, content in versions(pages, page))
+           for page, got in wrong):
         return "mixed snapshot"
     return "wrong bytes"
 
