@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """kill -9 at random moments, of any process, while clients work."""
-import tempfile
+import collections
+import functools
 import time
 
-import cluster as graft
-import history
-from workloads import Workload
+from scenarios import scenario
+from workloads import CLIENTS, Simulation
 
 # How often each is the victim. The data stays; what was killed starts again at once.
 VICTIMS = {"client": 35, "reader": 5, "metastore": 25, "pagestore": 25, "daemons": 5, "everything": 5}
@@ -27,26 +27,28 @@ def kill(workload, victim):
         process.start()
 
 
-def kill_cycles(name, seed, cycles, allow=()):
+def kill_cycles(name, seed, cycles):
     """The report of `cycles` kills over one workload. Each kill comes after an acknowledged push, so that there is
     progress between any two; a client that makes none in half a minute fails the run."""
-    with tempfile.TemporaryDirectory(prefix="graft-kills-") as folder:
-        cluster = graft.Cluster(folder)
-        try:
-            workload = Workload(name, cluster, seed)
-            began = time.monotonic()
-            workload.start()
-            kills = dict.fromkeys(VICTIMS, 0)
-            for _ in range(cycles):
-                workload.wait_for_progress()
-                time.sleep(workload.random.uniform(0, DELAY_MAX))
-                workload.revive()
-                victim = workload.random.choices(list(VICTIMS), list(VICTIMS.values()))[0]
-                kill(workload, victim)
-                kills[victim] += 1
-            seconds = time.monotonic() - began
-            report = history.check(workload.finish(), cluster, allow)
-        finally:
-            cluster.stop()
-    report.count(cycles=cycles, milliseconds=round(seconds * 1000), **{f"kills_of_{who}": n for who, n in kills.items()})
+    with Simulation(f"kills {name}", seed) as simulation:
+        workload = simulation.workload(name)
+        began = time.monotonic()
+        workload.start()
+        kills = collections.Counter()
+        for _ in range(cycles):
+            workload.wait_for_progress()
+            time.sleep(workload.random.uniform(0, DELAY_MAX))
+            workload.revive()
+            victim = workload.random.choices(list(VICTIMS), list(VICTIMS.values()))[0]
+            kill(workload, victim)
+            kills[victim] += 1
+        seconds = time.monotonic() - began
+        report = simulation.check()
+    report.count(cycles=cycles, milliseconds=round(seconds * 1000))
+    for victim, count in kills.items():
+        report.inject(f"kill -9 of {victim}", count)
     return report
+
+
+for name in CLIENTS:
+    scenario(f"kills-{name}")(functools.partial(kill_cycles, name, cycles=20))

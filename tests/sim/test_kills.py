@@ -27,10 +27,10 @@ class KillTest(unittest.TestCase):
         return report
 
     def test_the_bank_survives_kills_of_every_process(self):
-        figures = self.run_cycles("bank", CYCLES).figures
+        report = self.run_cycles("bank", CYCLES)
         for victim, weight in VICTIMS.items():
-            self.assertGreaterEqual(figures[f"kills_of_{victim}"], CYCLES * weight // sum(VICTIMS.values()) // 4, victim)
-        self.assertGreaterEqual(figures["interrupted_operations"], CYCLES // 10)
+            self.assertGreaterEqual(report.faults[f"kill -9 of {victim}"], CYCLES * weight // sum(VICTIMS.values()) // 4)
+        self.assertGreaterEqual(report.figures["interrupted_operations"], CYCLES // 10)
 
     def test_writers_and_truncations_survive_kills(self):
         for name in ("writers", "grow", "register"):

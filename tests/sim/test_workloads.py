@@ -3,12 +3,10 @@
 import os
 import random
 import sys
-import tempfile
 import unittest
 
 import cluster as graft
-import history
-from workloads import CLIENTS, run_workload
+from workloads import CLIENTS, Simulation
 
 SEED = int(os.environ.get("GRAFT_SIM_SEED", random.getrandbits(32)))
 SECONDS = 2
@@ -17,12 +15,9 @@ FLOOR = {"acknowledged_pushes": 10, "commit_ok": 10, "read_ok": 10, "pull_ok": 5
 
 class WorkloadTest(unittest.TestCase):
     def run_one(self, name):
-        with tempfile.TemporaryDirectory(prefix="graft-sim-") as folder:
-            cluster = graft.Cluster(folder)
-            try:
-                report = history.check(run_workload(name, cluster, SEED, SECONDS), cluster)
-            finally:
-                cluster.stop()
+        with Simulation(name, SEED) as simulation:
+            simulation.workload(name).run(SECONDS)
+            report = simulation.check()
         print(f"# {name}, GRAFT_SIM_SEED={SEED}: {report}", flush=True)
         self.assertFalse(report.anomalies, f"GRAFT_SIM_SEED={SEED}: {report}")
         floor = {**FLOOR, **({"rejected_pushes": 3, "reset_ok": 3} if name == "writers" else {})}

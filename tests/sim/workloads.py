@@ -15,9 +15,12 @@ The workloads are those of tests/sim/workload.h. Everything random comes from th
 machine add.
 """
 import os
+import pathlib
 import random
 import select
+import shutil
 import subprocess
+import tempfile
 import time
 
 import cluster as graft
@@ -35,6 +38,53 @@ CLIENTS = {
 }
 READER_THINKS_US = 4000
 DONE, FAILED, USAGE, UNSETTLED, BROKEN = range(5)  # exit codes
+
+
+class Simulation:
+    """A cluster in a folder of its own, for one scenario. If the checker finds something, or the scenario fails, logs and
+    histories are kept under GRAFT_SIM_KEEP, if that is set.
+
+        with Simulation("bank kills", seed) as simulation:
+            workload = simulation.workload("bank")
+            …
+            return simulation.check()
+    """
+
+    def __init__(self, name, seed):
+        self.name, self.seed, self.bad = name, seed, False
+        self.workloads = []
+
+    def __enter__(self):
+        self.temporary = tempfile.TemporaryDirectory(prefix="graft-sim-")
+        self.folder = pathlib.Path(self.temporary.name)
+        self.cluster = graft.Cluster(self.folder)
+        return self
+
+    def workload(self, name, **options):
+        self.workloads.append(Workload(name, self.cluster, self.seed, **options))
+        return self.workloads[-1]
+
+    def check(self, allow=()):
+        """Settles the workloads and checks each; one report."""
+        report = history.Report()
+        for workload in self.workloads:
+            report.merge(history.check(workload.finish(), self.cluster, allow))
+        self.bad = bool(report.anomalies)
+        return report
+
+    def __exit__(self, kind, error, traceback):
+        for client in [client for workload in self.workloads for client in workload.clients]:
+            if client.process and client.process.poll() is None:
+                client.kill()
+        self.cluster.stop()
+        keep = os.environ.get("GRAFT_SIM_KEEP")
+        if keep and (kind or self.bad):
+            to = pathlib.Path(keep) / f"{self.name.replace(' ', '-')}-{self.seed}"
+            to.mkdir(parents=True, exist_ok=True)
+            for path in self.folder.iterdir():
+                if path.is_file():
+                    shutil.copy(path, to)
+        self.temporary.cleanup()
 
 
 class Client:
@@ -104,7 +154,7 @@ class Workload:
 
     def __init__(self, name, cluster, seed, servers=None, deadline_ms=5000):
         self.name, self.cluster, self.folder = name, cluster, cluster.folder
-        self.random = random.Random(seed)
+        self.random = random.Random(f"{name} {seed}")
         self.deadline_ms = deadline_ms
         self.servers = None
         self.clients = [Client(self, client, reader) for client, reader in CLIENTS[name].items()]
@@ -121,6 +171,13 @@ class Workload:
     def start(self):
         for client in self.clients:
             client.start()
+
+    def run(self, seconds):
+        self.start()
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            time.sleep(min(left, 0.2))
+            self.revive()
 
     def revive(self):
         """Starts again what ended by itself: a client whose local store failed has to be opened anew."""
@@ -172,9 +229,5 @@ class Workload:
 
 def run_workload(name, cluster, seed, seconds, servers=None):
     workload = Workload(name, cluster, seed, servers)
-    workload.start()
-    end = time.monotonic() + seconds
-    while (left := end - time.monotonic()) > 0:
-        time.sleep(min(left, 0.2))
-        workload.revive()
+    workload.run(seconds)
     return workload.finish()
