@@ -31,6 +31,7 @@ struct cli_settings {
     uint64_t page_size;
     bool variable;
     bool remote;
+    bool reattach;
     bool pad;
     uint64_t lsn;
     uint64_t limit;

@@ -18,7 +18,8 @@ static void print_status(const struct graft_volume_info *info)
 {
     printf("%s: %s\n", info->vid, graft_volume_status_text(info->status));
     if (info->status != GRAFT_VOLUME_OK)
-        printf("  why        %s\n", info->status_error.message);
+        printf("  why        %s\n  next       %s\n", info->status_error.message,
+               graft_volume_status_advice(info->status));
     printf("  pages      %" PRIu32 " of %" PRIu32 " bytes%s: %" PRIu64 " here, %" PRIu64 " to be fetched\n",
            info->page_count, info->page_size, info->kind == GRAFT_VARIABLE ? " at most" : "", info->pages_available,
            info->pages_pending);
@@ -39,8 +40,10 @@ static json_t *status_json(const struct graft_volume_info *info)
         (json_int_t)info->pages_available, "pages_pending", (json_int_t)info->pages_pending, "fetch", "requests",
         (json_int_t)info->fetch.requests, "pages", (json_int_t)info->fetch.pages, "bytes",
         (json_int_t)info->fetch.bytes);
-    if (info->status != GRAFT_VOLUME_OK)
+    if (info->status != GRAFT_VOLUME_OK) {
         json_object_set_new(object, "status_message", json_string(info->status_error.message));
+        json_object_set_new(object, "status_advice", json_string(graft_volume_status_advice(info->status)));
+    }
     return object;
 }
 

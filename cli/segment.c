@@ -9,11 +9,6 @@
 #include "common/base/gid.h"
 #include "common/net/rpc.h"
 
-static void message_free_p(ProtobufCMessage **message)
-{
-    message_free(*message);
-}
-
 static void http_client_free_p(struct http_client **client)
 {
     http_client_free(*client);

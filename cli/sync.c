@@ -9,14 +9,19 @@
 static enum exit_code run_push(struct cli *cli, char **arguments, int argument_count)
 {
     _cleanup_(graft_volume_close_p) struct graft_volume *volume = NULL;
-    struct graft_volume_info before;
+    struct graft_volume_info before, after;
     struct graft_error err;
     uint64_t lsn = 0;
     if (cli_volume(cli, arguments[0], &volume, &err) != GRAFT_OK ||
-        graft_volume_info(volume, &before, &err) != GRAFT_OK || graft_push(volume, &lsn, &err) != GRAFT_OK)
+        graft_volume_info(volume, &before, &err) != GRAFT_OK)
         return cli_fail(cli, &err);
-    json_t *answer = json_pack("{s:s, s:I, s:I}", "vid", before.vid, "remote_lsn", (json_int_t)lsn, "pushed_commits",
-                               (json_int_t)before.pending_commits);
+    // The first may only finish what an earlier one began.
+    do {
+        if (graft_push(volume, &lsn, &err) != GRAFT_OK || graft_volume_info(volume, &after, &err) != GRAFT_OK)
+            return cli_fail(cli, &err);
+    } while (after.pending_commits > 0);
+    json_t *answer = json_pack("{s:s, s:I, s:I}", "vid", before.vid, "remote_lsn", (json_int_t)lsn,
+                               "pushed_commits", (json_int_t)before.pending_commits);
     if (before.pending_commits == 0)
         return cli_answer(cli, answer, "nothing to push: %s is at remote LSN %" PRIu64, before.vid, lsn);
     return cli_answer(cli, answer, "pushed %" PRIu64 " local commit%s of %s as remote LSN %" PRIu64,
@@ -27,22 +32,27 @@ const struct cli_command command_push = {
     .name = "push",
     .arguments = "VID",
     .summary = "send the local commits to the servers, as one commit",
-    .about = "Pushes all local commits as one commit of the servers, exactly once however often it is repeated. Exit "
-             "code 3: another commit came first; the local ones are kept until `reset`.",
+    .about =
+        "Pushes all local commits as one commit of the servers, exactly once however often it is repeated. A push "
+        "that was interrupted, or that never got its answer, is finished first; what was committed since follows as a "
+        "commit of its own. Exit code 3: another commit came first; the local ones are kept: `reset` drops them, `fork` "
+        "takes them into a new volume. Exit code 4: no answer; the push stays pending and lands at most once.",
     .argument_min = 1,
     .argument_max = 1,
     .run = run_push,
 };
 
-static enum exit_code answer_head(struct cli *cli, struct graft_volume *volume, const char *done, uint64_t changed)
+static enum exit_code answer_head(struct cli *cli, struct graft_volume *volume, const char *done,
+                                  uint64_t changed)
 {
     struct graft_volume_info info;
     struct graft_error err;
     if (graft_volume_info(volume, &info, &err) != GRAFT_OK)
         return cli_fail(cli, &err);
     return cli_answer(cli,
-                      json_pack("{s:s, s:I, s:I, s:I}", "vid", info.vid, "remote_lsn", (json_int_t)info.remote_lsn,
-                                "page_count", (json_int_t)info.page_count, "pages_changed", (json_int_t)changed),
+                      json_pack("{s:s, s:I, s:I, s:I}", "vid", info.vid, "remote_lsn",
+                                (json_int_t)info.remote_lsn, "page_count", (json_int_t)info.page_count,
+                                "pages_changed", (json_int_t)changed),
                       "%s %s: remote LSN %" PRIu64 ", %" PRIu32 " pages, %" PRIu64 " changed", done, info.vid,
                       info.remote_lsn, info.page_count, changed);
 }
@@ -52,7 +62,8 @@ static enum exit_code run_pull(struct cli *cli, char **arguments, int argument_c
     _cleanup_(graft_volume_close_p) struct graft_volume *volume = NULL;
     struct graft_error err;
     uint64_t changed = 0;
-    if (cli_volume(cli, arguments[0], &volume, &err) != GRAFT_OK || graft_pull(volume, &changed, &err) != GRAFT_OK)
+    if (cli_volume(cli, arguments[0], &volume, &err) != GRAFT_OK ||
+        graft_pull(volume, &changed, &err) != GRAFT_OK)
         return cli_fail(cli, &err);
     return answer_head(cli, volume, "pulled", changed);
 }
@@ -61,8 +72,9 @@ const struct cli_command command_pull = {
     .name = "pull",
     .arguments = "VID",
     .summary = "take over what others pushed, without downloading pages",
-    .about = "Moves the replica to the servers' head. Changed pages are marked and fetched when they are read. Exit "
-             "code 3: local commits that were not pushed are in the way.",
+    .about =
+        "Moves the replica to the servers' head. Changed pages are marked and fetched when they are read. Exit "
+        "code 3: local commits that were not pushed are in the way.",
     .argument_min = 1,
     .argument_max = 1,
     .run = run_pull,
@@ -79,8 +91,8 @@ static enum exit_code run_sync(struct cli *cli, char **arguments, int argument_c
     return cli_answer(cli,
                       json_pack("{s:s, s:I, s:I}", "vid", info.vid, "remote_lsn", (json_int_t)info.remote_lsn,
                                 "page_count", (json_int_t)info.page_count),
-                      "in step: %s is at remote LSN %" PRIu64 ", %" PRIu32 " pages", info.vid, info.remote_lsn,
-                      info.page_count);
+                      "in step: %s is at remote LSN %" PRIu64 ", %" PRIu32 " pages", info.vid,
+                      info.remote_lsn, info.page_count);
 }
 
 const struct cli_command command_sync = {
@@ -98,11 +110,11 @@ static enum exit_code run_reset(struct cli *cli, char **arguments, int argument_
     _cleanup_(graft_volume_close_p) struct graft_volume *volume = NULL;
     struct graft_volume_info info;
     struct graft_error err;
+    uint64_t dropped;
     if (cli_volume(cli, arguments[0], &volume, &err) != GRAFT_OK ||
-        graft_volume_info(volume, &info, &err) != GRAFT_OK || graft_reset(volume, &err) != GRAFT_OK)
-        return cli_fail(cli, &err);
-    uint64_t dropped = info.pending_commits;
-    if (graft_volume_info(volume, &info, &err) != GRAFT_OK)
+        graft_discard(volume, cli->settings.reattach ? GRAFT_DISCARD_REATTACH : 0, &dropped, &err) !=
+            GRAFT_OK ||
+        graft_volume_info(volume, &info, &err) != GRAFT_OK)
         return cli_fail(cli, &err);
     return cli_answer(cli,
                       json_pack("{s:s, s:I, s:I}", "vid", info.vid, "remote_lsn", (json_int_t)info.remote_lsn,
@@ -111,12 +123,22 @@ static enum exit_code run_reset(struct cli *cli, char **arguments, int argument_
                       info.remote_lsn, dropped, dropped == 1 ? "" : "s");
 }
 
+static const struct option_spec reset_specs[] = {
+    {"reattach", OPTION_FLAG, offsetof(struct cli_settings, reattach),
+     .help = "take the servers' history as it is, also of a `corrupt` volume"},
+};
+
 const struct cli_command command_reset = {
     .name = "reset",
-    .arguments = "VID",
+    .arguments = "VID [--reattach]",
     .summary = "drop the local commits and follow the servers again",
-    .about = "Drops every local commit that was not pushed and moves the replica to the servers' head. Refused while a "
-             "push has no answer yet: push again first.",
+    .about =
+        "Drops every local commit that was not pushed and moves the replica to the servers' head. A push that has no "
+        "answer yet is settled first, if need be by a void commit in its place, so that nothing dropped comes back; "
+        "without the servers this is refused. A `corrupt` volume, whose history is not the servers', is left by "
+        "--reattach: it becomes what a new clone would be.",
+    .specs = reset_specs,
+    .spec_count = ARRAY_COUNT(reset_specs),
     .argument_min = 1,
     .argument_max = 1,
     .run = run_reset,
@@ -132,8 +154,9 @@ static enum exit_code run_clone(struct cli *cli, char **arguments, int argument_
         graft_volume_info(volume, &info, &err) != GRAFT_OK)
         return cli_fail(cli, &err);
     return cli_answer(cli,
-                      json_pack("{s:s, s:I, s:I, s:I}", "vid", info.vid, "remote_lsn", (json_int_t)info.remote_lsn,
-                                "page_count", (json_int_t)info.page_count, "page_size", (json_int_t)info.page_size),
+                      json_pack("{s:s, s:I, s:I, s:I}", "vid", info.vid, "remote_lsn",
+                                (json_int_t)info.remote_lsn, "page_count", (json_int_t)info.page_count,
+                                "page_size", (json_int_t)info.page_size),
                       "cloned %s: remote LSN %" PRIu64 ", %" PRIu32 " pages of %" PRIu32
                       " bytes, fetched when they are read",
                       info.vid, info.remote_lsn, info.page_count, info.page_size);

@@ -28,6 +28,23 @@ const char *graft_volume_status_text(enum graft_volume_status status)
     return (size_t)status < ARRAY_COUNT(texts) ? texts[status] : "?";
 }
 
+const char *graft_volume_status_advice(enum graft_volume_status status)
+{
+    switch (status) {
+    case GRAFT_VOLUME_OK:
+        break;
+    case GRAFT_VOLUME_REJECTED:
+        return "its local commits are kept: `reset` drops them, `fork` takes them into a new volume";
+    case GRAFT_VOLUME_UNKNOWN:
+        return "the next push goes on with it, and lands it at most once";
+    case GRAFT_VOLUME_GONE:
+        return "`export` keeps what is here; `reset` drops the local commits";
+    case GRAFT_VOLUME_CORRUPT:
+        return "`reset --reattach` drops what is here and follows the servers' history; `export` keeps a copy first";
+    }
+    return "";
+}
+
 enum graft_status client_missing_argument(struct graft_error *err, const char *call, const char *argument)
 {
     return error_set(err, GRAFT_INVALID, GRAFT_DETAIL_BAD_ARGUMENT, "%s: `%s` is NULL", call, argument);

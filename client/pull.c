@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Pull, reset and sync. The servers are asked with the (LSN, chain) that this replica is based on; the store
+// Pull and sync. The servers are asked with the (LSN, chain) that this replica is based on; the store
 // applies the answer only if it still is.
 #include "client/pull.h"
 
@@ -8,10 +8,8 @@
 #include "common/base/check.h"
 #include "common/base/failpoint.h"
 
-// Asks what changed since the replica's base, and checks that the answer is about the same volume and
-// history.
-static enum graft_status pull_ask(struct graft_volume *volume, const struct store_state *state,
-                                  struct remote_pull *ret_pull, struct graft_error *err)
+enum graft_status pull_ask(struct graft_volume *volume, const struct store_state *state,
+                           struct remote_pull *ret_pull, struct graft_error *err)
 {
     const struct gid *vid = &volume->source.vid;
     struct graft_error why;
@@ -41,7 +39,7 @@ static enum graft_status pull_ask(struct graft_volume *volume, const struct stor
                          (unsigned long long)state->remote.lsn);
 }
 
-static struct store_pull store_pull_of(const struct store_state *state, const struct remote_pull *pull)
+struct store_pull pull_for_store(const struct store_state *state, const struct remote_pull *pull)
 {
     return (struct store_pull){
         .after_lsn = state->remote.lsn,
@@ -60,14 +58,14 @@ enum graft_status pull_run(struct graft_volume *volume, uint64_t *ret_changed, s
     store_volume_state(volume->store, &state);
     if (state.status == GRAFT_VOLUME_CORRUPT) {
         error_copy(err, &state.status_error);
-        return error_context(err, state.status_error.status, "volume %s is corrupt",
-                             gid_format(&volume->source.vid).text);
+        return error_context(err, state.status_error.status, "volume %s is corrupt; %s",
+                             gid_format(&volume->source.vid).text, graft_volume_status_advice(state.status));
     }
     enum graft_status status = pull_ask(volume, &state, &pull, err);
     if (status != GRAFT_OK)
         return status;
     FAILPOINT("pull.answered");
-    struct store_pull apply = store_pull_of(&state, &pull);
+    struct store_pull apply = pull_for_store(&state, &pull);
     status = store_apply_pull(volume->store, &apply, err);
     if (status != GRAFT_OK)
         return error_context(err, status, "pulling volume %s", gid_format(&volume->source.vid).text);
@@ -95,42 +93,6 @@ enum graft_status graft_sync(struct graft_volume *volume, struct graft_error *er
     if (status != GRAFT_OK)
         return status;
     TURN_GUARD(volume);
-    status = push_run(volume, volume->client->remote.deadline_ms, NULL, err);
+    status = push_all(volume, volume->client->remote.deadline_ms, err);
     return status == GRAFT_OK ? pull_run(volume, NULL, err) : status;
-}
-
-enum graft_status graft_reset(struct graft_volume *volume, struct graft_error *err)
-{
-    struct store_state state;
-    _cleanup_(remote_pull_release) struct remote_pull pull = {0};
-
-    REQUIRE(volume);
-    enum graft_status status = store_check_fork(volume->client->store, err);
-    if (status != GRAFT_OK)
-        return status;
-    TURN_GUARD(volume);
-    const struct gid *vid = &volume->source.vid;
-    store_volume_state(volume->store, &state);
-    if (state.push.sent)
-        return error_set(
-            err, GRAFT_BUSY, GRAFT_DETAIL_PUSH_PENDING,
-            "a push of volume %s has no answer yet, and what it sent may still land: push again first",
-            gid_format(vid).text);
-    if (state.status == GRAFT_VOLUME_CORRUPT) {
-        error_copy(err, &state.status_error);
-        return error_context(err, state.status_error.status,
-                             "volume %s is corrupt and cannot follow the servers", gid_format(vid).text);
-    }
-    status = pull_ask(volume, &state, &pull, err);
-    // The servers cannot know of a push that never sent its commit.
-    if (status == GRAFT_OK && state.push.phase != STORE_PUSH_IDLE)
-        status = store_push_abandon(volume->store, err);
-    if (status != GRAFT_OK)
-        return status;
-    FAILPOINT("reset.answered");
-    struct store_pull apply = store_pull_of(&state, &pull);
-    status = store_apply_reset(volume->store, &apply, err);
-    if (status != GRAFT_OK)
-        return error_context(err, status, "resetting volume %s", gid_format(vid).text);
-    return GRAFT_OK;
 }

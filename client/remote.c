@@ -112,12 +112,6 @@ static enum graft_status snapshot_take(const Graft__Snapshot *message, const str
     return GRAFT_OK;
 }
 
-static void message_free_p(ProtobufCMessage **message)
-{
-    message_free(*message);
-}
-#define MESSAGE_GUARD(name) _cleanup_(message_free_p) ProtobufCMessage *name = NULL
-
 // ---- the metastore ------------------------------------------------------------------------------
 
 enum graft_status remote_create_volume(const struct remote *remote, const struct gid *vid, uint32_t page_size,

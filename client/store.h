@@ -98,6 +98,7 @@ enum store_push_phase {
     STORE_PUSH_IDLE = 0,
     STORE_PUSH_UPLOADING = 1,  // a token is chosen and the range frozen; segments are being uploaded
     STORE_PUSH_COMMITTING = 2, // the CommitRequest is fixed and kept; it may have been sent
+    STORE_PUSH_FENCING = 3,    // the same, and a void commit on its base is to keep it from landing
 };
 
 // What a push sends: the local commits in (from_lsn, to_lsn], rolled up.
@@ -279,10 +280,10 @@ DEFINE_CLEANUP(struct store_writer, store_writer_abort)
 //
 //          begin              committing             settle
 //   IDLE ────────▶ UPLOADING ───────────▶ COMMITTING ────────▶ IDLE
-//                   │      ▲───────────────┘  │       reject
-//            abandon│           retreat       └──────────────▶ IDLE, status rejected
-//                   ▼
-//                  IDLE
+//                   │ │    ▲───────────────┘ │  ▲ │   reject
+//            abandon│ │         retreat      │  │ └──────────▶ IDLE, status rejected
+//                   ▼ │ fence          fence │  │ unfence
+//                IDLE └──────────────────▶ FENCING ──────────▶ IDLE: settle, or give_up with a status
 //
 // Each arrow is durable before it returns, and CHECKs that it starts where the diagram says. One thread at a
 // time drives a volume's push.
@@ -298,9 +299,9 @@ enum graft_status store_push_pages(struct store_volume *volume, struct pageset *
 // CORRUPT if an earlier one of this push had another digest: what is here changed since.
 enum graft_status store_push_committing(struct store_volume *volume, const struct hash128 *digest,
                                         struct bytes request, struct graft_error *err);
-// Appends the request that was kept. Only while COMMITTING.
+// Appends the request that was kept. Only while COMMITTING or FENCING.
 enum graft_status store_push_request(struct store_volume *volume, struct buffer *to, struct graft_error *err);
-// SEGMENT_GONE: back to UPLOADING with the same token, base and range; the request is dropped.
+// SEGMENT_GONE: back to UPLOADING with the same token, base and range.
 enum graft_status store_push_retreat(struct store_volume *volume, struct graft_error *err);
 // The push landed as `remote`: the mapping becomes (remote, to_lsn), the status OK.
 enum graft_status store_push_settle(struct store_volume *volume, const struct store_remote *remote,
@@ -308,6 +309,20 @@ enum graft_status store_push_settle(struct store_volume *volume, const struct st
 // The servers rejected it, definitively: status `rejected` because of `why`. Local commits stay.
 enum graft_status store_push_reject(struct store_volume *volume, const struct graft_error *why,
                                     struct graft_error *err);
+// Keeps the serialized CommitRequest of a void commit on the push's base. From UPLOADING only if it was sent:
+// the request of that time is still kept.
+enum graft_status store_push_fence(struct store_volume *volume, struct bytes request,
+                                   struct graft_error *err);
+// Appends the fence's request. Only while FENCING.
+enum graft_status store_push_fence_request(struct store_volume *volume, struct buffer *to,
+                                           struct graft_error *err);
+// Something else took the place after the base (or the fence was never sent): the push's own request is asked
+// about again.
+enum graft_status store_push_unfence(struct store_volume *volume, struct graft_error *err);
+// The push will never land from now on, and nobody needs to know whether it had: it is over, local commits
+// stay, with this status because of `why`.
+enum graft_status store_push_give_up(struct store_volume *volume, enum graft_volume_status status,
+                                     const struct graft_error *why, struct graft_error *err);
 // Gives up a push of which the servers cannot know. BUSY / PUSH_PENDING if it was ever COMMITTING.
 enum graft_status store_push_abandon(struct store_volume *volume, struct graft_error *err);
 

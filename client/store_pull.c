@@ -87,6 +87,8 @@ static enum graft_status plan(struct store_volume *volume, const struct store_re
     next->page_count = pull->head.page_count;
     next->remote = pull->head;
     next->remote_seen_lsn = MAX(next->remote_seen_lsn, pull->head.lsn);
+    if (reset && pull->everything)
+        next->remote_seen_lsn = pull->head.lsn; // what was heard of before may be of another history
     if (reset) {
         next->status = GRAFT_VOLUME_OK;
         next->status_error = (struct graft_error){.status = GRAFT_OK};

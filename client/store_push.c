@@ -200,15 +200,14 @@ enum graft_status store_push_committing(struct store_volume *volume, const struc
     return status;
 }
 
-enum graft_status store_push_request(struct store_volume *volume, struct buffer *to, struct graft_error *err)
+static enum graft_status read_request(struct store_volume *volume, const struct store_key *key,
+                                      struct buffer *to, struct graft_error *err)
 {
     enum graft_status status = store_check_usable(volume->store, err);
     if (status != GRAFT_OK)
         return status;
-    CHECK(store_volume_record(volume).state.push.phase == STORE_PUSH_COMMITTING);
-    struct store_key key = store_key_request(volume->number);
     _cleanup_(rocks_slice_free_p) rocksdb_pinnableslice_t *slice = NULL;
-    status = store_get(volume->store->local, FAMILY_VOLUMES, &key, &slice, err);
+    status = store_get(volume->store->local, FAMILY_VOLUMES, key, &slice, err);
     if (status != GRAFT_OK)
         return status;
     if (!slice)
@@ -219,26 +218,66 @@ enum graft_status store_push_request(struct store_volume *volume, struct buffer 
     return buffer_append(to, request.data, request.size, err);
 }
 
+enum graft_status store_push_request(struct store_volume *volume, struct buffer *to, struct graft_error *err)
+{
+    CHECK(store_volume_record(volume).state.push.phase >= STORE_PUSH_COMMITTING);
+    struct store_key key = store_key_request(volume->number);
+    return read_request(volume, &key, to, err);
+}
+
+enum graft_status store_push_fence_request(struct store_volume *volume, struct buffer *to,
+                                           struct graft_error *err)
+{
+    CHECK(store_volume_record(volume).state.push.phase == STORE_PUSH_FENCING);
+    struct store_key key = store_key_fence(volume->number);
+    return read_request(volume, &key, to, err);
+}
+
 enum graft_status store_push_retreat(struct store_volume *volume, struct graft_error *err)
 {
     LOCK_GUARD(&volume->commit_lock);
     struct store_record next = store_volume_record(volume);
     CHECK(next.state.push.phase == STORE_PUSH_COMMITTING);
     next.state.push.phase = STORE_PUSH_UPLOADING;
+    // The request stays until another takes its place: a fence asks about the token by it.
     _cleanup_(rocks_batch_free_p) rocksdb_writebatch_t *batch = rocksdb_writebatch_create();
-    struct store_key key = store_key_request(volume->number);
+    return store_publish_locked(volume, batch, &next, true, err);
+}
+
+enum graft_status store_push_fence(struct store_volume *volume, struct bytes request, struct graft_error *err)
+{
+    LOCK_GUARD(&volume->commit_lock);
+    struct store_record next = store_volume_record(volume);
+    struct store_push *push = &next.state.push;
+    CHECK(push->sent && (push->phase == STORE_PUSH_UPLOADING || push->phase == STORE_PUSH_COMMITTING));
+    push->phase = STORE_PUSH_FENCING;
+    _cleanup_(rocks_batch_free_p) rocksdb_writebatch_t *batch = rocksdb_writebatch_create();
+    struct store_key key = store_key_fence(volume->number);
+    store_put(volume->store->local, batch, FAMILY_VOLUMES, &key, request);
+    return store_publish_locked(volume, batch, &next, true, err);
+}
+
+enum graft_status store_push_unfence(struct store_volume *volume, struct graft_error *err)
+{
+    LOCK_GUARD(&volume->commit_lock);
+    struct store_record next = store_volume_record(volume);
+    CHECK(next.state.push.phase == STORE_PUSH_FENCING);
+    next.state.push.phase = STORE_PUSH_COMMITTING;
+    _cleanup_(rocks_batch_free_p) rocksdb_writebatch_t *batch = rocksdb_writebatch_create();
+    struct store_key key = store_key_fence(volume->number);
     store_delete(volume->store->local, batch, FAMILY_VOLUMES, &key);
     return store_publish_locked(volume, batch, &next, true, err);
 }
 
-// Publishes `next` with the push over: its request and its pin go.
+// Publishes `next` with the push over: its requests and its pin go.
 static enum graft_status end_push_locked(struct store_volume *volume, struct store_record *next,
                                          rocksdb_writebatch_t *batch, struct graft_error *err)
 {
     uint64_t to_lsn = next->state.push.to_lsn;
     next->state.push = (struct store_push){.phase = STORE_PUSH_IDLE};
-    struct store_key key = store_key_request(volume->number);
-    store_delete(volume->store->local, batch, FAMILY_VOLUMES, &key);
+    struct store_key keys[] = {store_key_request(volume->number), store_key_fence(volume->number)};
+    for (size_t i = 0; i < ARRAY_COUNT(keys); i++)
+        store_delete(volume->store->local, batch, FAMILY_VOLUMES, &keys[i]);
     enum graft_status status = FAILPOINT_ERROR("push.end.before", err);
     if (status == GRAFT_OK)
         status = store_publish_locked(volume, batch, next, true, err);
@@ -254,7 +293,7 @@ enum graft_status store_push_settle(struct store_volume *volume, const struct st
     LOCK_GUARD(&volume->commit_lock);
     struct store_record next = store_volume_record(volume);
     const struct store_push push = next.state.push;
-    CHECK(push.phase == STORE_PUSH_COMMITTING && remote->lsn > push.base.lsn);
+    CHECK(push.phase >= STORE_PUSH_COMMITTING && remote->lsn > push.base.lsn);
     next.state.remote = *remote;
     next.state.mapped_lsn = push.to_lsn;
     next.state.remote_seen_lsn = MAX(next.state.remote_seen_lsn, remote->lsn);
@@ -271,11 +310,17 @@ enum graft_status store_push_settle(struct store_volume *volume, const struct st
 enum graft_status store_push_reject(struct store_volume *volume, const struct graft_error *why,
                                     struct graft_error *err)
 {
+    return store_push_give_up(volume, GRAFT_VOLUME_REJECTED, why, err);
+}
+
+enum graft_status store_push_give_up(struct store_volume *volume, enum graft_volume_status status,
+                                     const struct graft_error *why, struct graft_error *err)
+{
     LOCK_GUARD(&volume->commit_lock);
     struct store_record next = store_volume_record(volume);
-    CHECK(next.state.push.phase == STORE_PUSH_COMMITTING);
+    CHECK(next.state.push.phase >= STORE_PUSH_COMMITTING);
     FAILPOINT("push.rejected");
-    next.state.status = GRAFT_VOLUME_REJECTED;
+    next.state.status = status;
     next.state.status_error = *why;
     _cleanup_(rocks_batch_free_p) rocksdb_writebatch_t *batch = rocksdb_writebatch_create();
     return end_push_locked(volume, &next, batch, err);

@@ -6,6 +6,7 @@
 
 #define TAG_VOLUME 'V'
 #define TAG_REQUEST 'R'
+#define TAG_FENCE 'F'
 #define TAG_STAGING 'S'
 #define TAG_NEXT_NUMBER 'N'
 #define SUPERSEDED_VERSION 0
@@ -57,6 +58,11 @@ static struct store_key tagged_number(uint8_t tag, uint64_t number)
 struct store_key store_key_request(uint64_t number)
 {
     return tagged_number(TAG_REQUEST, number);
+}
+
+struct store_key store_key_fence(uint64_t number)
+{
+    return tagged_number(TAG_FENCE, number);
 }
 
 struct store_key store_key_staging(uint64_t number)
@@ -329,7 +335,7 @@ static const char *record_fault(const struct store_record *record)
         return "kind";
     if (state->status > GRAFT_VOLUME_CORRUPT)
         return "status";
-    if (push->phase > STORE_PUSH_COMMITTING)
+    if (push->phase > STORE_PUSH_FENCING)
         return "phase";
     if (state->mapped_lsn > state->local_lsn)
         return "mapped LSN";
@@ -343,7 +349,7 @@ static const char *record_fault(const struct store_record *record)
     if (pushing && (push->from_lsn != state->mapped_lsn || push->to_lsn <= push->from_lsn ||
                     push->to_lsn > state->local_lsn || push->base.lsn != state->remote.lsn))
         return "push";
-    if (push->phase == STORE_PUSH_COMMITTING && !push->sent)
+    if (push->phase >= STORE_PUSH_COMMITTING && !push->sent)
         return "sent";
     return NULL;
 }

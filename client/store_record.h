@@ -7,6 +7,7 @@
 //     family      key                                         value
 //     volumes     'V' ‖ VID                                   volume record, below
 //                 'R' ‖ number 8                              the CommitRequest of the push under way
+//                 'F' ‖ number 8                              the CommitRequest of its fence (FENCING)
 //                 'S' ‖ number 8                              local LSN 8 at which versions are staged
 //                 'N'                                         the next volume's number 8
 //     index       number 8 ‖ pageidx 4 ‖ ~local LSN 8         1 ‖ size 4: available
@@ -77,6 +78,7 @@ static inline struct bytes store_key_bytes(const struct store_key *key)
 struct store_key store_key_next_number(void);
 struct store_key store_key_volume(const struct gid *vid);
 struct store_key store_key_request(uint64_t number);
+struct store_key store_key_fence(uint64_t number);
 struct store_key store_key_staging(uint64_t number);
 struct store_key store_key_number(uint64_t number); // the prefix of a volume's keys in the other families
 struct store_key store_key_version(uint64_t number, uint32_t pageidx, uint64_t lsn);

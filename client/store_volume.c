@@ -242,7 +242,7 @@ enum graft_status store_volume_delete(struct store *store, const struct gid *vid
 
     _cleanup_(rocks_batch_free_p) rocksdb_writebatch_t *batch = rocksdb_writebatch_create();
     struct store_key keys[] = {store_key_volume(vid), store_key_request(record.number),
-                               store_key_staging(record.number)};
+                               store_key_fence(record.number), store_key_staging(record.number)};
     for (size_t i = 0; i < ARRAY_COUNT(keys); i++)
         store_delete(store->local, batch, FAMILY_VOLUMES, &keys[i]);
     for (unsigned family = FAMILY_INDEX; family < FAMILY_COUNT; family++)

@@ -314,7 +314,7 @@ enum graft_status graft_volume_info(struct graft_volume *volume, struct graft_vo
         .fetch = fetch_source_tally(&volume->source),
     };
     memcpy(info.vid, gid_format(&state.vid).text, sizeof info.vid);
-    if (info.status == GRAFT_VOLUME_OK && state.push.phase == STORE_PUSH_COMMITTING) {
+    if (info.status == GRAFT_VOLUME_OK && state.push.sent) {
         info.status = GRAFT_VOLUME_UNKNOWN;
         error_set(&info.status_error, GRAFT_UNKNOWN, GRAFT_DETAIL_PUSH_PENDING,
                   "a push on LSN %llu has no answer yet; pushing again goes on with it",

@@ -109,12 +109,13 @@ enum graft_status graft_volume_list(struct graft *client, bool (*visit)(void *co
 
 enum graft_volume_status {
     GRAFT_VOLUME_OK = 0,
-    GRAFT_VOLUME_REJECTED = 1, // a push met a commit that came first; local commits are kept until graft_reset()
-    GRAFT_VOLUME_UNKNOWN = 2,  // a push has no answer yet; it is repeated until it has
+    GRAFT_VOLUME_REJECTED = 1, // a push met a commit that came first; local commits are kept: graft_reset() or graft_fork()
+    GRAFT_VOLUME_UNKNOWN = 2,  // a push was sent and has no answer; it is repeated until it has
     GRAFT_VOLUME_GONE = 3,     // local commits rest on a base that retention removed
-    GRAFT_VOLUME_CORRUPT = 4,  // this replica and the servers remember different histories
+    GRAFT_VOLUME_CORRUPT = 4,  // this replica and the servers remember different histories: GRAFT_DISCARD_REATTACH
 };
 const char *graft_volume_status_text(enum graft_volume_status status); // "ok", "rejected", …
+const char *graft_volume_status_advice(enum graft_volume_status status); // what to do about it; "" for OK
 
 struct graft_fetch_counts {
     uint64_t requests; // read_pages calls
@@ -199,27 +200,44 @@ void graft_writer_abort(struct graft_writer *writer); // frees it; NULL is fine
 
 // [network] Pushes all local commits as one remote commit, exactly once however often it is repeated. OK: done, or there
 // was nothing to push. CONFLICT / NOT_HEAD: another commit came first; the volume is `rejected` now. UNAVAILABLE, UNKNOWN:
-// the push stays pending and the next call goes on with it. *ret_remote_lsn may be NULL.
+// the push stays pending, also over a restart, and the next call goes on with it; commits made since it began belong to the
+// call after that. *ret_remote_lsn may be NULL.
 enum graft_status graft_push(struct graft_volume *volume, uint64_t *ret_remote_lsn, struct graft_error *err);
 // [network] Takes over what others pushed, without downloading pages. CONFLICT / UNPUSHED if local commits are in the way
 // (then only the servers' head was noted), BUSY / PUSH_PENDING if a push has no answer yet. *ret_changed (may be NULL):
 // how many pages changed.
 enum graft_status graft_pull(struct graft_volume *volume, uint64_t *ret_changed, struct graft_error *err);
-// [network] A push if there is something to push, then a pull.
+// [network] Pushes whatever there is to push, then pulls.
 enum graft_status graft_sync(struct graft_volume *volume, struct graft_error *err);
-// [network] Drops the local commits and follows the servers again. BUSY / PUSH_PENDING while a push has no answer.
+// [network] Drops the local commits and follows the servers again: pages that changed there and pages that the dropped
+// commits touched are as the servers have them, at a new local LSN. A push that has no answer is settled first, so that
+// nothing dropped can come back: it is asked about again, and if that does not help, a void commit takes its place in the
+// servers' history. BUSY / PUSH_PENDING, with the reason, if the servers cannot be asked; nothing was dropped then.
+// CORRUPT for a `corrupt` volume: see graft_discard().
 enum graft_status graft_reset(struct graft_volume *volume, struct graft_error *err);
+
+enum graft_discard_flags {
+    // Drops the replica's history as well and takes the servers' as it is, as a new clone would; every page is to be
+    // fetched again. The way out of `corrupt`.
+    GRAFT_DISCARD_REATTACH = 1,
+};
+// [network] graft_reset() with flags. *ret_dropped (may be NULL): how many local commits were dropped; a push that turned
+// out to have landed is none of them.
+enum graft_status graft_discard(struct graft_volume *volume, unsigned flags, uint64_t *ret_dropped,
+                                struct graft_error *err);
 
 struct graft_sync_settings {
     bool push;              // push after local commits
     bool pull;              // pull when the servers' head moves (by a watch stream; polling where that is refused)
     uint32_t poll_ms;       // of the polling; 0: 5,000
-    // Called after each attempt, from the sync thread; NULL: never. Must not stop the sync, nor close volume or client.
+    // Called after each attempt, from a sync thread, for one volume one at a time; NULL: never. Must not stop the sync, nor
+    // push, pull or reset, nor close volume or client.
     void (*on_event)(void *context, const char *vid, const struct graft_error *outcome);
     void *context;
 };
-// [network, in the background] Keeps the volume in step until it is stopped or closed. One thread serves all volumes of a
-// client; a volume that fails is tried again with growing pauses and holds up no other.
+// [network, in the background] Keeps the volume in step until it is stopped or closed; a push that an earlier process left
+// without an answer is gone on with. A few threads serve all volumes of a client; a volume that fails is tried again with
+// growing, jittered pauses (0.1 to 30 s) and holds up no other.
 enum graft_status graft_sync_start(struct graft_volume *volume, const struct graft_sync_settings *settings,
                                    struct graft_error *err);
 void graft_sync_stop(struct graft_volume *volume);

@@ -17,6 +17,11 @@
 enum graft_status message_decode(const ProtobufCMessageDescriptor *descriptor, struct bytes wire, size_t memory_max,
                                  ProtobufCMessage **ret_message, struct graft_error *err);
 void message_free(ProtobufCMessage *message); // NULL is fine
+static inline void message_free_p(ProtobufCMessage **message)
+{
+    message_free(*message);
+}
+#define MESSAGE_GUARD(name) _cleanup_(message_free_p) ProtobufCMessage *name = NULL
 
 // Appends the encoding; LIMIT at the buffer's cap.
 enum graft_status message_encode(const ProtobufCMessage *message, struct buffer *to, struct graft_error *err);

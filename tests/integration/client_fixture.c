@@ -50,12 +50,35 @@ void metastore_bring_back(void)
 
 struct graft *open_client_hasty(const char *name, uint32_t deadline_ms)
 {
+    return open_client_at(name, daemon_url(metastore, "listen"), deadline_ms);
+}
+
+void copy_store(const char *from, const char *to)
+{
+    char command[2048];
+
+    snprintf(command, sizeof command, "rm -rf '%s/%s' && cp -r '%s/%s' '%s/%s'", folder, to, folder, from, folder,
+             to);
+    cr_assert_eq(system(command), 0);
+}
+
+void copy_client(const char *from, const char *to)
+{
+    char from_name[64], to_name[64];
+
+    snprintf(from_name, sizeof from_name, "client-%s", from);
+    snprintf(to_name, sizeof to_name, "client-%s", to);
+    copy_store(from_name, to_name);
+}
+
+struct graft *open_client_at(const char *name, const char *metastore_url, uint32_t deadline_ms)
+{
     char data[512];
     struct graft *client;
 
     snprintf(data, sizeof data, "%s/client-%s", folder, name);
     struct graft_settings settings = {.data = data,
-                                      .metastore = daemon_url(metastore, "listen"),
+                                      .metastore = metastore_url,
                                       .pagestore = daemon_url(pagestore, "listen"),
                                       .deadline_ms = deadline_ms};
     expect_ok(graft_open(&settings, &client, &err));

@@ -46,6 +46,12 @@ void metastore_bring_back(void);
 struct graft *open_client(const char *name);
 // The same with a deadline of a call.
 struct graft *open_client_hasty(const char *name, uint32_t deadline_ms);
+// The same with another way to the metastore.
+struct graft *open_client_at(const char *name, const char *metastore_url, uint32_t deadline_ms);
+// Makes `to` a copy of the data directory `from`, which is closed.
+void copy_client(const char *from, const char *to);
+// Makes the folder `to` (in the test's folder) what the folder `from` is, e.g. a stopped daemon's "metastore".
+void copy_store(const char *from, const char *to);
 
 struct graft_volume *create_volume(struct graft *client, uint32_t page_size, enum graft_volume_kind kind);
 struct graft_volume *clone_volume(struct graft *client, struct graft_volume *of);

@@ -6,6 +6,7 @@
 
 #include "common/base/limits.h"
 #include "common/base/pageset.h"
+#include "common/net/http_client.h"
 #include "common/net/message.h"
 #include "common/net/page_stream.h"
 
@@ -117,24 +118,42 @@ static void refuse(struct http_request *request, unsigned code, enum graft_statu
     http_respond(request, code, HTTP_PROTOBUF, &body);
 }
 
-static struct snapshot land_locked(struct mock_servers *mock, const Graft__CommitRequest *commit,
-                                   const struct token *token, const struct hash128 *digest)
+static void append_locked(struct mock_servers *mock, const struct gid *vid, const struct token *token,
+                          const struct hash128 *digest, uint32_t page_count)
+{
+    cr_assert_lt(mock->head_lsn, MOCK_COMMITS_MAX);
+    mock->landed[mock->head_lsn] = *token;
+    mock->head_lsn++;
+    mock->head_chain = chain_next(&mock->head_chain, vid, mock->head_lsn, token, digest, page_count);
+    mock->head_page_count = page_count;
+    mock->landed_as[mock->head_lsn - 1] = head_locked(mock, vid);
+}
+
+// False: its place is taken by another.
+static bool land_locked(struct mock_servers *mock, const Graft__CommitRequest *commit,
+                        const struct token *token, const struct hash128 *digest,
+                        struct snapshot *ret_snapshot)
 {
     struct gid vid;
 
     memcpy(vid.bytes, commit->vid.data, GID_SIZE);
+    cr_assert_leq(commit->base_lsn, mock->head_lsn);
+    if (commit->base_lsn == mock->head_lsn)
+        append_locked(mock, &vid, token, digest, commit->page_count);
     // One that landed before is recognised by its token.
-    if (commit->base_lsn == mock->head_lsn) {
-        mock->landed[mock->head_lsn] = *token;
-        mock->head_lsn++;
-        mock->head_chain =
-            chain_next(&mock->head_chain, &vid, mock->head_lsn, token, digest, commit->page_count);
-        mock->head_page_count = commit->page_count;
-    } else {
-        cr_assert_eq(commit->base_lsn + 1, mock->head_lsn);
-        cr_assert(token_equal(&mock->landed[commit->base_lsn], token));
-    }
-    return head_locked(mock, &vid);
+    *ret_snapshot = mock->landed_as[commit->base_lsn];
+    return token_equal(&mock->landed[commit->base_lsn], token);
+}
+
+void mock_land_other(struct mock_servers *mock, const char *vid_text)
+{
+    struct gid vid;
+    struct token token = {.bytes = {1, 2, 3}};
+    struct hash128 digest = {.bytes = {4}};
+
+    cr_assert_eq(gid_parse(vid_text, GID_VOLUME, &vid, NULL), GRAFT_OK);
+    LOCK_GUARD(&mock->lock);
+    append_locked(mock, &vid, &token, &digest, mock->head_page_count);
 }
 
 static void accept(struct http_request *request, struct snapshot snapshot, struct token token,
@@ -168,7 +187,13 @@ static void answer_commit(struct http_request *request, const Graft__CommitReque
     if (fault == COMMIT_PLAIN || fault == COMMIT_LOST || fault == COMMIT_OTHER_CHAIN_OK ||
         fault == COMMIT_OTHER_DIGEST_OK || fault == COMMIT_OTHER_TOKEN_OK) {
         LOCK_GUARD(&mock->lock);
-        snapshot = land_locked(mock, commit, &token, &digest);
+        if (!land_locked(mock, commit, &token, &digest, &snapshot))
+            fault = fault == COMMIT_LOST ? COMMIT_BUSY : COMMIT_CONFLICT;
+    }
+    if (mock->plain_after_fence && commit->n_segments == 0 &&
+        (fault == COMMIT_CONFLICT || fault == COMMIT_DELETED)) {
+        LOCK_GUARD(&mock->lock);
+        mock->plain_now = true;
     }
     switch (fault) {
     case COMMIT_PLAIN:
@@ -222,14 +247,20 @@ static void call_commit(struct http_request *request, struct bytes whole)
     ProtobufCMessage *message = decode(&graft__commit_request__descriptor, whole);
     enum commit_fault fault;
 
-    {
-        LOCK_GUARD(&mock->lock);
+    if (mock->on_commit)
+        mock->on_commit(mock->context);
+    mutex_lock(&mock->lock);
+    if (mock->fences_apart && ((Graft__CommitRequest *)message)->n_segments == 0) {
+        fault = mock->fence_faults[MIN(mock->fences, MOCK_COMMITS_MAX - 1)];
+        mock->fences++;
+    } else {
         unsigned place = MIN(mock->commits, MOCK_COMMITS_MAX - 1);
-        fault = mock->commit_faults[place];
+        fault = mock->plain_now ? mock->plain_is : mock->commit_faults[place];
         buffer_release(&mock->requests[place]);
         cr_assert_eq(buffer_append(&mock->requests[place], whole.data, whole.size, NULL), GRAFT_OK);
         mock->commits++;
     }
+    mutex_unlock(&mock->lock);
     answer_commit(request, (Graft__CommitRequest *)message, fault);
     message_free(message);
 }
@@ -493,6 +524,39 @@ void mock_stop(struct mock_servers *mock)
         buffer_release(&mock->requests[i]);
     cond_release(&mock->changed);
     mutex_release(&mock->lock);
+}
+
+struct token mock_request_token(struct mock_servers *mock, unsigned place)
+{
+    ProtobufCMessage *message =
+        decode(&graft__commit_request__descriptor, buffer_bytes(&mock->requests[place]));
+    struct token token;
+
+    cr_assert_eq(token_from_bytes(bytes_of(&((Graft__CommitRequest *)message)->token), "token", &token, NULL),
+                 GRAFT_OK);
+    message_free(message);
+    return token;
+}
+
+unsigned mock_replay(struct mock_servers *mock, unsigned place)
+{
+    struct http_client_settings settings = {0};
+    struct http_client *http;
+    struct http_outcome outcome = {0};
+    struct buffer answer;
+    char url[128];
+
+    snprintf(url, sizeof url, "%s/v1/commit", mock->url);
+    struct http_exchange_spec spec = {.url = url,
+                                      .content_type = HTTP_PROTOBUF,
+                                      .body = buffer_bytes(&mock->requests[place]),
+                                      .deadline_ms = 10000,
+                                      .response_max = 1 << 16};
+    cr_assert_eq(http_client_new(&settings, &http, NULL), GRAFT_OK);
+    http_client_call(http, &spec, &answer, &outcome, NULL);
+    buffer_release(&answer);
+    http_client_free(http);
+    return (unsigned)outcome.code;
 }
 
 void mock_set_head(struct mock_servers *mock, const char *vid, uint32_t page_count)

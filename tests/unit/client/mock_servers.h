@@ -11,6 +11,7 @@
 #include "common/base/checksum.h"
 #include "common/base/mutex.h"
 #include "common/net/http_server.h"
+#include "common/net/message.h"
 #include "proto/graft.pb-c.h"
 
 #define MOCK_COMMITS_MAX 16u
@@ -71,7 +72,19 @@ struct mock_servers {
     uint64_t head_lsn;
     struct hash128 head_chain;
     uint32_t head_page_count;
-    struct token landed[MOCK_COMMITS_MAX]; // by LSN - 1
+    struct token landed[MOCK_COMMITS_MAX];      // by LSN - 1
+    struct snapshot landed_as[MOCK_COMMITS_MAX]; // likewise
+
+    // With `fences_apart`, commits that name no segment count as fences and have faults of their own.
+    bool fences_apart;
+    enum commit_fault fence_faults[MOCK_COMMITS_MAX];
+    unsigned fences;
+    // Once a fence was answered with a definitive refusal, other commits meet `plain_is` instead of their fault.
+    bool plain_after_fence, plain_now;
+    enum commit_fault plain_is;
+    // Called as a commit arrives, before anything is done with it. Not under the lock.
+    void (*on_commit)(void *context);
+    void *context;
 
     // What was seen.
     unsigned commits, writes, reads;
@@ -91,6 +104,12 @@ void mock_release(struct mock_servers *mock);
 void mock_refuse(struct mock_servers *mock);
 // Waits until that many reads are held.
 void mock_await_held(struct mock_servers *mock, unsigned count);
+// Lands a commit of somebody else that changes nothing.
+void mock_land_other(struct mock_servers *mock, const char *vid);
+// Of the commit that came at that place.
+struct token mock_request_token(struct mock_servers *mock, unsigned place);
+// Sends that commit's request once more; the HTTP status of the answer.
+unsigned mock_replay(struct mock_servers *mock, unsigned place);
 // A volume of that many pages at LSN 1.
 void mock_set_head(struct mock_servers *mock, const char *vid, uint32_t page_count);
 

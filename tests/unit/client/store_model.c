@@ -372,7 +372,7 @@ static void push_committing(struct model_run *run, const struct model_commit *ro
 static void push_answer(struct model_run *run, struct rng *rng, const struct model_commit *rolled)
 {
     struct model *model = run->model;
-    if (rng_below(rng, 4) == 0) {
+    if (model->phase == STORE_PUSH_COMMITTING && rng_below(rng, 4) == 0) {
         model->phase = STORE_PUSH_UPLOADING;
         if (run->store)
             expect_ok(store_push_retreat(run->volume, &err));
@@ -407,6 +407,40 @@ static void push_answer(struct model_run *run, struct rng *rng, const struct mod
     }
 }
 
+static void fence(struct model_run *run)
+{
+    uint8_t request[60], kept[60];
+    run->model->phase = STORE_PUSH_FENCING;
+    if (!run->store)
+        return;
+    fixture_fill(request, sizeof request, 2, (uint32_t)run->model->push_to);
+    expect_ok(store_push_fence(run->volume, (struct bytes){request, sizeof request}, &err));
+    _cleanup_(buffer_release) struct buffer found = BUFFER_INIT(1000);
+    expect_ok(store_push_fence_request(run->volume, &found, &err));
+    fixture_fill(kept, sizeof kept, 2, (uint32_t)run->model->push_to);
+    cr_assert(found.size == sizeof kept && memcmp(found.data, kept, sizeof kept) == 0);
+}
+
+// The void commit lands, unless its place is taken: then the push is asked about again.
+static void fence_answer(struct model_run *run)
+{
+    struct graft_error why = {GRAFT_CONFLICT, GRAFT_DETAIL_NOT_HEAD, "fenced off"};
+    struct model *model = run->model;
+    if (model->remote_head > model->mapped_remote) {
+        model->phase = STORE_PUSH_COMMITTING;
+        if (run->store)
+            expect_ok(store_push_unfence(run->volume, &err));
+        return;
+    }
+    commit_begin(&model->remote[model->remote_head + 1], &model->remote[model->remote_head]);
+    model->remote_head++;
+    model->phase = STORE_PUSH_IDLE;
+    model->rejected = true;
+    run->fences++;
+    if (run->store)
+        expect_ok(store_push_give_up(run->volume, GRAFT_VOLUME_REJECTED, &why, &err));
+}
+
 static void push(struct model_run *run, struct rng *rng)
 {
     struct model *model = run->model;
@@ -431,6 +465,18 @@ static void push(struct model_run *run, struct rng *rng)
         model->phase = STORE_PUSH_COMMITTING;
         return;
     case STORE_PUSH_COMMITTING:
+        if (rng_below(rng, 4) == 0) {
+            fence(run);
+            return;
+        }
+        roll_up(model, &rolled);
+        push_answer(run, rng, &rolled);
+        return;
+    case STORE_PUSH_FENCING:
+        if (rng_below(rng, 3) > 0) {
+            fence_answer(run);
+            return;
+        }
         roll_up(model, &rolled);
         push_answer(run, rng, &rolled);
         return;

@@ -44,6 +44,7 @@ static void run_history(uint64_t seed, unsigned steps)
     cr_expect_gt(run->pulls, steps / 100);
     cr_expect_gt(run->pushes, steps / 100);
     cr_expect_gt(run->resets, steps / 100);
+    cr_expect_gt(run->fences, steps / 1000);
     cr_expect_gt(run->conflicts, steps / 100);
     cr_expect_gt(run->fetches, steps / 10);
     model_detach(run);

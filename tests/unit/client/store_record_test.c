@@ -116,7 +116,7 @@ Test(store_record, is_refused_with_fields_that_contradict_each_other)
         {32, 1},   // a page size that is no power of two
         {36, 9},   // kind
         {37, 9},   // status
-        {38, 3},   // phase
+        {38, 4},   // phase
         {39, 2},   // sent
         {39, 0},   // COMMITTING, but never sent
         {40, 3},   // local LSN below the mapped one
