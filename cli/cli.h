@@ -32,6 +32,7 @@ struct cli_settings {
     bool variable;
     bool remote;
     bool reattach;
+    bool watch;
     bool pad;
     uint64_t lsn;
     uint64_t limit;

@@ -12,4 +12,7 @@ extern const struct cli_command command_push, command_pull, command_sync, comman
 extern const struct cli_command command_status, command_log, command_watch, command_check;         // inspect.c
 extern const struct cli_command command_segment_list, command_segment_show;                        // segment.c
 
+// sync --watch: the volumes named, or all.
+enum exit_code cli_sync_watch(struct cli *cli, char **arguments, int argument_count); // sync_watch.c
+
 #endif

@@ -85,6 +85,12 @@ static enum exit_code run_sync(struct cli *cli, char **arguments, int argument_c
     _cleanup_(graft_volume_close_p) struct graft_volume *volume = NULL;
     struct graft_volume_info info;
     struct graft_error err;
+    if (cli->settings.watch)
+        return cli_sync_watch(cli, arguments, argument_count);
+    if (argument_count != 1) {
+        fprintf(stderr, "graft: sync takes one VID, or --watch\nTry: graft sync --help\n");
+        return EXIT_USAGE;
+    }
     if (cli_volume(cli, arguments[0], &volume, &err) != GRAFT_OK || graft_sync(volume, &err) != GRAFT_OK ||
         graft_volume_info(volume, &info, &err) != GRAFT_OK)
         return cli_fail(cli, &err);
@@ -95,13 +101,23 @@ static enum exit_code run_sync(struct cli *cli, char **arguments, int argument_c
                       info.remote_lsn, info.page_count);
 }
 
+static const struct option_spec sync_specs[] = {
+    {"watch", OPTION_FLAG, offsetof(struct cli_settings, watch),
+     .help = "stay in step with the servers until interrupted; of all volumes if none is named"},
+};
+
 const struct cli_command command_sync = {
     .name = "sync",
-    .arguments = "VID",
+    .arguments = "VID | --watch [VID...]",
     .summary = "push if there is something to push, then pull",
-    .about = "Pushes what was committed here, then takes over what others pushed.",
-    .argument_min = 1,
-    .argument_max = 1,
+    .about =
+        "Pushes what was committed here, then takes over what others pushed. With --watch it goes on: it follows the "
+        "servers' heads (polling where they cannot be watched), tries again with growing pauses what failed, and "
+        "prints a line whenever something changed (with --json an object a line), until it is interrupted. The data "
+        "directory belongs to it meanwhile.",
+    .specs = sync_specs,
+    .spec_count = ARRAY_COUNT(sync_specs),
+    .argument_max = -1,
     .run = run_sync,
 };
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// One thread: looks for the job that is due first, does it, sleeps until the next is due or something
+// A few threads, each of which looks for what is due first, does it, sleeps until the next is due or something
 // happens.
 //
 //     local commit ──▶ push_due      watch: a head moved ──▶ pull_due      no watch: every poll_ms ──▶
@@ -8,15 +8,18 @@
 //
 // A push or pull that fails and may yet succeed stays due, after a pause that doubles; one that cannot
 // (rejected, corrupt) waits for the next event. Calls are made once each time: trying again is the
-// schedule's.
+// schedule's. A push that an earlier process left is gone on with, whether the volume is to push or not.
+//
+// A call to servers that hang takes its thread along until its deadline, so threads come as they are needed, up
+// to THREADS_MAX, and volumes whose last attempt did not succeed get all of them but one: a volume that works
+// waits for none that does not.
 //
 // Invariants
-// 1. A job is in the table from graft_sync_start() until sync_remove(); while `running` the thread works on
-// it without
-//    the lock, and sync_remove() waits.
+// 1. A job is in the table from graft_sync_start() until sync_remove(); while `running` one thread works on it
+// without the lock, and sync_remove() waits.
 // 2. The stream watches the volumes that were known to the servers when it was started, from the LSN that
-// they had then;
-//    what moved meanwhile it tells at once. A job that joins makes it start anew.
+// they had then; what moved meanwhile it tells at once. A job that joins makes it start anew. One thread at a
+// time opens or closes it (`watch_busy`).
 #include "client/sync.h"
 
 #include <stdlib.h>
@@ -37,6 +40,7 @@
 #define RETRY_BASE_MS 100u
 #define RETRY_CAP_MS 30000u
 #define TURN_RETRY_MS 50u // somebody else pushes or pulls this volume just now
+#define THREADS_MAX 6u    // below the connections that the HTTP client has for one server
 #define NEVER UINT64_MAX
 
 // All fields belong to the lock but volume and vid, which do not change.
@@ -46,6 +50,7 @@ struct sync_job {
     struct graft_sync_settings settings;
     bool push_due, pull_due;
     bool running;
+    bool failing; // its last attempt did, or there was none yet
     bool known;   // to the servers: it can be watched
     bool watched; // by the stream that is open, which can tell its head
     uint64_t not_before_us;
@@ -56,13 +61,19 @@ struct sync_job {
 
 struct sync {
     struct graft *client;
-    struct worker worker;
     struct mutex lock; // RANK_SYNC
-    struct cond wake;  // for the thread
+    struct cond wake;  // for a thread
     struct cond idle;  // a job is no longer running
     struct sync_job *jobs;
 
-    // The stream. `watch` and `url` are the thread's alone; the flags are the lock's.
+    struct worker workers[THREADS_MAX];
+    unsigned worker_count;  // started
+    unsigned idle_count;    // of them, waiting
+    unsigned failing_count; // busy with a job that is failing
+    bool stopping;
+
+    // The stream. `watch` and `url` belong to who set `watch_busy`; the flags are the lock's.
+    bool watch_busy;
     struct remote_watch watch;
     char *url;
     struct backoff watch_backoff;
@@ -104,12 +115,20 @@ static void report(const struct graft_sync_settings *settings, const struct gid 
         settings->on_event(settings->context, gid_format(vid).text, outcome);
 }
 
-static bool has_to_push(struct graft_volume *volume)
+static bool is_pushing(struct graft_volume *volume)
 {
     struct store_state state;
 
     store_volume_state(volume->store, &state);
-    return state.push.phase != STORE_PUSH_IDLE || state.local_lsn > state.mapped_lsn;
+    return state.push.phase != STORE_PUSH_IDLE;
+}
+
+static bool has_to_push(struct graft_volume *volume, const struct graft_sync_settings *settings)
+{
+    struct store_state state;
+
+    store_volume_state(volume->store, &state);
+    return state.push.phase != STORE_PUSH_IDLE || (settings->push && state.local_lsn > state.mapped_lsn);
 }
 
 struct attempt {
@@ -123,15 +142,19 @@ static void attempt_run(struct graft_volume *volume, const struct gid *vid, stru
 {
     if (attempt->push) {
         struct graft_error outcome = {0};
-        attempt->push = has_to_push(volume);
+        attempt->push = has_to_push(volume, &attempt->settings);
         if (attempt->push) {
-            if (push_run(volume, 0, NULL, &outcome) == GRAFT_OK)
-                attempt->succeeded = true;
+            enum graft_status status =
+                attempt->settings.push ? push_all(volume, 0, &outcome) : push_run(volume, 0, NULL, &outcome);
+            attempt->succeeded = status == GRAFT_OK;
             attempt->push = may_pass(&outcome);
             report(&attempt->settings, vid, &outcome);
         }
     }
-    if (attempt->pull && !attempt->push) {
+    // Nothing is pulled while a push has no answer.
+    if (is_pushing(volume)) {
+        attempt->pull &= attempt->push;
+    } else if (attempt->pull && !attempt->push) {
         struct graft_error outcome = {0};
         if (pull_run(volume, NULL, &outcome) == GRAFT_OK)
             attempt->succeeded = true;
@@ -144,8 +167,10 @@ static void job_run_locked(struct sync *sync, struct sync_job *job)
 {
     struct graft_volume *volume = job->volume;
     struct attempt attempt = {.push = job->push_due, .pull = job->pull_due, .settings = job->settings};
+    const bool failing = job->failing;
 
     job->running = true;
+    sync->failing_count += failing;
     job->push_due = job->pull_due = false;
     mutex_unlock(&sync->lock);
     bool mine = volume_turn_try(volume);
@@ -155,11 +180,14 @@ static void job_run_locked(struct sync *sync, struct sync_job *job)
     }
     mutex_lock(&sync->lock);
     job->running = false;
-    job->push_due |= attempt.push && job->settings.push;
+    sync->failing_count -= failing;
+    job->push_due |= attempt.push;
     job->pull_due |= attempt.pull && job->settings.pull;
+    if (mine)
+        job->failing = attempt.push || attempt.pull;
     if (!mine) {
         job->not_before_us = now_us() + TURN_RETRY_MS * 1000ull;
-    } else if (attempt.push || attempt.pull) {
+    } else if (job->failing) {
         job->not_before_us = now_us() + backoff_next_ms(&job->backoff) * 1000ull;
     } else {
         backoff_reset(&job->backoff);
@@ -189,6 +217,8 @@ static struct sync_job *next_job_locked(struct sync *sync, uint64_t *ret_due_us)
 
     *ret_due_us = NEVER;
     HASH_ITER (hh, sync->jobs, job, next) {
+        if (job->running || (job->failing && sync->failing_count >= THREADS_MAX - 1))
+            continue;
         uint64_t due_us = job_due_us(sync, job);
         if (due_us < *ret_due_us) {
             *ret_due_us = due_us;
@@ -310,6 +340,8 @@ static void watch_open_locked(struct sync *sync)
 // True if the stream needs the thread now; else *due_us is lowered to when it will.
 static bool watch_due_locked(const struct sync *sync, uint64_t *due_us)
 {
+    if (sync->watch_busy)
+        return false;
     if (sync->watch_open && !sync->watch_ended)
         return sync->watch_stale;
     if (!sync->watch_open && !sync->watch_stale)
@@ -324,38 +356,59 @@ static void watch_step_locked(struct sync *sync)
 {
     bool ended = sync->watch_open && sync->watch_ended;
 
+    sync->watch_busy = true;
     watch_close_locked(sync);
     // One that broke is opened again after a pause, at a place that is asked for anew.
-    if (!ended) {
+    if (ended) {
+        free(TAKE(sync->url));
+        sync->watch_stale = true;
+    } else {
         watch_open_locked(sync);
-        return;
     }
-    free(TAKE(sync->url));
-    sync->watch_stale = true;
+    sync->watch_busy = false;
 }
 
-// ---- the thread ---------------------------------------------------------------------------------
+// ---- the threads --------------------------------------------------------------------------------
+
+static void sync_main(struct worker *worker, void *context);
+
+// Before a thread goes to work: another one is to look for what is due next.
+static void relieve_locked(struct sync *sync)
+{
+    if (sync->idle_count > 0) {
+        wake(sync);
+        return;
+    }
+    // With fewer threads than wished for, things take longer.
+    if (sync->worker_count < THREADS_MAX && !sync->stopping &&
+        worker_start(&sync->workers[sync->worker_count], "graft-sync", sync_main, sync, NULL) == GRAFT_OK)
+        sync->worker_count++;
+}
 
 static void sync_main(struct worker *worker, void *context)
 {
     struct sync *sync = context;
 
     mutex_lock(&sync->lock);
-    while (!worker_stopping(worker)) {
+    while (!sync->stopping) {
         uint64_t due_us;
         struct sync_job *job = next_job_locked(sync, &due_us);
         if (job && due_us <= now_us()) {
+            relieve_locked(sync);
             job->pull_due |= job->settings.pull && !job->push_due;
             job_run_locked(sync, job);
         } else if (watch_due_locked(sync, &due_us)) {
+            relieve_locked(sync);
             watch_step_locked(sync);
-        } else if (due_us == NEVER) {
-            cond_wait(&sync->wake, &sync->lock);
         } else {
-            cond_wait_until(&sync->wake, &sync->lock, due_us);
+            sync->idle_count++;
+            if (due_us == NEVER)
+                cond_wait(&sync->wake, &sync->lock);
+            else
+                cond_wait_until(&sync->wake, &sync->lock, due_us);
+            sync->idle_count--;
         }
     }
-    watch_close_locked(sync);
     mutex_unlock(&sync->lock);
 }
 
@@ -370,7 +423,10 @@ static enum graft_status sync_new(struct graft *client, struct sync **ret_sync, 
     cond_init(&sync->idle);
     sync->watch_backoff = (struct backoff){.base_ms = RETRY_BASE_MS, .cap_ms = RETRY_CAP_MS};
     random_bytes(&sync->watch_backoff.seed, sizeof sync->watch_backoff.seed);
-    enum graft_status status = worker_start(&sync->worker, "graft-sync", sync_main, sync, err);
+    mutex_lock(&sync->lock);
+    enum graft_status status = worker_start(&sync->workers[0], "graft-sync", sync_main, sync, err);
+    sync->worker_count = status == GRAFT_OK;
+    mutex_unlock(&sync->lock);
     if (status == GRAFT_OK)
         *ret_sync = sync;
     else
@@ -383,10 +439,16 @@ void sync_end(struct sync *sync)
     if (!sync)
         return;
     mutex_lock(&sync->lock);
-    worker_request_stop(&sync->worker);
+    sync->stopping = true;
     mutex_unlock(&sync->lock);
-    wake(sync);
-    worker_join(&sync->worker);
+    cond_broadcast(&sync->wake);
+    // Nobody starts another any more.
+    for (unsigned i = 0; i < sync->worker_count; i++)
+        worker_join(&sync->workers[i]);
+    sync->worker_count = 0;
+    mutex_lock(&sync->lock);
+    watch_close_locked(sync);
+    mutex_unlock(&sync->lock);
 }
 
 void sync_free(struct sync *sync)
@@ -495,8 +557,9 @@ enum graft_status graft_sync_start(struct graft_volume *volume, const struct gra
         .volume = volume,
         .vid = state.vid,
         .settings = *settings,
-        .push_due = settings->push,
+        .push_due = settings->push || state.push.phase != STORE_PUSH_IDLE,
         .pull_due = settings->pull,
+        .failing = true,
         .known = state.remote.lsn > 0,
         .backoff = {.base_ms = RETRY_BASE_MS, .cap_ms = RETRY_CAP_MS},
     };

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Background synchronisation: one thread per client, one job per volume.
+// Background synchronisation: a few threads per client, one job per volume.
 #ifndef CLIENT_SYNC_H
 #define CLIENT_SYNC_H
 
@@ -8,7 +8,7 @@
 
 struct sync;
 
-void sync_end(struct sync *sync);  // stops the thread; NULL is fine
+void sync_end(struct sync *sync);  // stops the threads; NULL is fine
 void sync_free(struct sync *sync); // no volume is left; NULL is fine
 // A local commit was made: a volume that pushes by itself does so now.
 void sync_note_commit(struct graft_volume *volume);

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import signal
 import subprocess
 import urllib.request
 
@@ -93,6 +94,47 @@ class Syncing(cluster.GraftTest):
             watch.kill()
             watch.wait()
             watch.stdout.close()
+
+    def follow(self, *arguments, data):
+        return subprocess.Popen([cluster.CLI, "sync", "--watch", *arguments], env=self.cluster.environment(data),
+                                stdout=subprocess.PIPE, text=True, preexec_fn=cluster.die_with_parent)
+
+    def test_sync_watch_keeps_every_volume_in_step_until_it_is_interrupted(self):
+        vids = sorted([self.volume(), self.volume()])
+        for vid in vids:
+            self.graft("clone", vid, data="follower")
+        self.graft("write", vids[0], 1, stdin=b"f" * 4096, data="follower")
+        follower = self.follow("--json", data="follower")
+        events = {}
+        while {vid: events.get(vid, {}).get("remote_lsn") for vid in vids} != {vids[0]: 2, vids[1]: 1}:
+            event = json.loads(follower.stdout.readline())
+            events[event["vid"]] = event
+        self.assertEqual(events[vids[0]]["pending_commits"], 0)
+        self.graft("write", vids[1], 1, stdin=b"w" * 4096)
+        self.graft("push", vids[1])
+        event = json.loads(follower.stdout.readline())
+        self.assertEqual((event["vid"], event["remote_lsn"], event["status"]), (vids[1], 2, "ok"))
+        follower.send_signal(signal.SIGINT)
+        self.assertEqual(follower.wait(20), 0)
+        follower.stdout.close()
+        self.assertEqual(self.graft("read", vids[1], 1, data="follower"), b"w" * 4096)
+
+    def test_sync_watch_tells_of_servers_that_went_away_and_came_back(self):
+        vid = self.volume()
+        self.graft("clone", vid, data="patient")
+        follower = self.follow(vid, data="patient")
+        self.assertIn("in step: remote LSN 1", follower.stdout.readline())
+        self.cluster.metastore.kill()
+        self.assertIn("connect to server", follower.stdout.readline())
+        self.cluster.metastore.start()
+        self.assertIn("in step: remote LSN 1", follower.stdout.readline())
+        follower.terminate()
+        self.assertEqual(follower.wait(20), 0)
+        follower.stdout.close()
+
+    def test_sync_takes_a_volume_or_watch(self):
+        self.graft("sync", code=2)
+        self.graft("sync", "--watch", data="nothing", code=1)
 
     def test_daemons_restart_between_everything(self):
         vid = self.volume()

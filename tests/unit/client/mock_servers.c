@@ -238,6 +238,13 @@ static void answer_commit(struct http_request *request, const Graft__CommitReque
     case COMMIT_BUSY:
         refuse(request, 503, GRAFT_UNAVAILABLE, GRAFT_DETAIL_OVERLOADED, NULL);
         return;
+    case COMMIT_HOLD:
+        mutex_lock(&mock->lock);
+        buffer_init(&mock->held_bodies[mock->held_count], 1);
+        mock->held[mock->held_count++] = request;
+        mutex_unlock(&mock->lock);
+        cond_broadcast(&mock->changed);
+        return;
     }
 }
 
@@ -464,7 +471,9 @@ static void let_go(struct mock_servers *mock, bool refused)
     memset(mock->read_faults, 0, sizeof mock->read_faults);
     mutex_unlock(&mock->lock);
     for (unsigned i = 0; i < count; i++) {
-        if (refused)
+        if (bodies[i].size == 0)
+            refuse(held[i], 503, GRAFT_UNAVAILABLE, GRAFT_DETAIL_OVERLOADED, NULL);
+        else if (refused)
             refuse(held[i], 410, GRAFT_GONE, GRAFT_DETAIL_RETIRED, NULL);
         else
             http_respond(held[i], 200, HTTP_STREAM, &bodies[i]);

@@ -34,6 +34,7 @@ enum commit_fault {
     COMMIT_OTHER_TOKEN_OK,  // OK about another token
     COMMIT_OTHER_DIGEST_OK, // OK about another digest
     COMMIT_OTHER_CHAIN_OK,  // OK, with a chain that does not follow from the base
+    COMMIT_HOLD,            // waits for mock_release(), which answers it with 503
 };
 
 enum write_fault {
@@ -91,7 +92,7 @@ struct mock_servers {
     struct buffer requests[MOCK_COMMITS_MAX]; // CommitRequests
     uint32_t first[MOCK_COMMITS_MAX];         // of the reads
     uint64_t read_counts[MOCK_COMMITS_MAX];
-    struct http_request *held[MOCK_COMMITS_MAX]; // READ_HOLD
+    struct http_request *held[MOCK_COMMITS_MAX]; // READ_HOLD, COMMIT_HOLD
     struct buffer held_bodies[MOCK_COMMITS_MAX];
     unsigned held_count, held_most;
 };
@@ -102,7 +103,7 @@ void mock_stop(struct mock_servers *mock);
 void mock_release(struct mock_servers *mock);
 // Refuses what is held with GONE, and holds no more.
 void mock_refuse(struct mock_servers *mock);
-// Waits until that many reads are held.
+// Waits until that many requests are held.
 void mock_await_held(struct mock_servers *mock, unsigned count);
 // Lands a commit of somebody else that changes nothing.
 void mock_land_other(struct mock_servers *mock, const char *vid);
