@@ -95,15 +95,37 @@ Test(timer, fires_in_the_order_of_deadlines)
         cr_assert_leq(order[i - 1], order[i]);
 }
 
+// Keeps the timers' thread busy until it is told to leave: what is due meanwhile fires afterwards.
+struct gate {
+    struct timer timer;
+    sem_t entered, leave;
+};
+
+static void wait_at_the_gate(struct timer *timer)
+{
+    struct gate *gate = CONTAINER_OF(timer, struct gate, timer);
+    sem_post(&gate->entered);
+    sem_wait(&gate->leave);
+}
+
 Test(timer, cancelled_never_fires)
 {
+    struct gate gate = {0};
     struct timer taken_back = {0}, later = {0};
-    timer_arm(timers, &taken_back, 10, post);
+    sem_init(&gate.entered, 0, 0);
+    sem_init(&gate.leave, 0, 0);
+    timer_arm(timers, &gate.timer, 0, wait_at_the_gate);
+    sem_wait(&gate.entered);
+    timer_arm(timers, &taken_back, 0, post);
     timer_cancel(timers, &taken_back);
     timer_cancel(timers, &taken_back);
-    timer_arm(timers, &later, 30, post);
+    timer_arm(timers, &later, 0, post);
+    sem_post(&gate.leave);
     sem_wait(&fired);
+    timer_cancel(timers, &later);
     cr_assert_eq(fired_count(), 0);
+    sem_destroy(&gate.entered);
+    sem_destroy(&gate.leave);
 }
 
 Test(timer, an_earlier_one_wakes_the_thread)
@@ -232,13 +254,9 @@ Test(timer, freed_timers_leave_armed_ones_unfired)
     struct timers *others;
     struct timer timer = {0};
     cr_assert_eq(timers_new("others", &others, NULL), GRAFT_OK);
-    timer_arm(others, &timer, 1, post);
-    timer_arm(others, &timer, 20, post);
-    timers_free(others);
+    timer_arm(others, &timer, NEVER_MS, post);
+    timers_free(others); // their thread has ended then
     timers_free(NULL);
-    struct timer later = {0};
-    timer_arm(timers, &later, 40, post);
-    sem_wait(&fired);
     cr_assert_eq(fired_count(), 0);
 }
 

@@ -45,7 +45,7 @@ static void begin(void)
     cr_assert(mkdtemp(folder));
     mock_start(&mock);
     mock_set_head(&mock, gid_format(&gid).text, PAGES);
-    open_client(10000);
+    open_client(60000);
 }
 
 static int remove_entry(const char *path, const struct stat *st, int type, struct FTW *ftw)
@@ -154,7 +154,7 @@ Test(fetch, a_broken_stream_is_tried_again)
 Test(fetch, ends_at_its_deadline)
 {
     close_client();
-    open_client(500);
+    open_client(1500); // for what fails, and enough for what does not
     all_reads(READ_BEHIND);
     expect_error(GRAFT_UNAVAILABLE, GRAFT_DETAIL_BEHIND, read_page(1, &err));
     all_reads(READ_HOLD);

@@ -16,6 +16,10 @@ static struct graft *client;
 static struct graft_volume *volume;
 static char vid[GRAFT_VID_SIZE];
 
+// Where a push must succeed, however busy the machine is, and where it is to give up.
+#define PATIENT_MS 20000u
+#define IMPATIENT_MS 800u
+
 static void open_client(uint32_t deadline_ms)
 {
     struct graft_settings settings = {
@@ -23,11 +27,11 @@ static void open_client(uint32_t deadline_ms)
     expect_ok(graft_open(&settings, &client, &err));
 }
 
-static void reopen(void)
+static void reopen(uint32_t deadline_ms)
 {
     graft_volume_close(volume);
     graft_close(client);
-    open_client(300);
+    open_client(deadline_ms);
     expect_ok(graft_volume_open(client, vid, &volume, &err));
 }
 
@@ -57,7 +61,7 @@ static void begin(void)
     strcpy(folder, "/tmp/graft-push-XXXXXX");
     cr_assert(mkdtemp(folder));
     mock_start(&mock);
-    open_client(300);
+    open_client(PATIENT_MS);
     expect_ok(graft_volume_create(client, MOCK_PAGE_SIZE, GRAFT_FIXED, &volume, &err));
     memcpy(vid, info().vid, sizeof vid);
     commit(1, 10);
@@ -108,13 +112,14 @@ Test(push, lands_once_though_the_answer_was_lost)
 {
     uint64_t lsn;
 
+    reopen(IMPATIENT_MS);
     all_commits(COMMIT_LOST);
     expect_status(GRAFT_UNKNOWN, graft_push(volume, NULL, &err));
     cr_assert_eq(info().status, GRAFT_VOLUME_UNKNOWN);
     unsigned tries = mock.commits;
     cr_assert_gt(tries, 1);
     expect_same_requests(0, tries - 1);
-    reopen();
+    reopen(PATIENT_MS);
     cr_assert_eq(info().status, GRAFT_VOLUME_UNKNOWN);
     mock.commits = 1;
     all_commits(COMMIT_PLAIN);
@@ -134,6 +139,7 @@ Test(push, is_not_rejected_by_what_is_not_about_its_token)
                                   COMMIT_OTHER_DIGEST_OK};
     uint64_t lsn;
 
+    reopen(IMPATIENT_MS);
     for (unsigned i = 0; i < ARRAY_COUNT(faults); i++) {
         struct graft_error why = {0};
         all_commits(faults[i]);
@@ -143,6 +149,7 @@ Test(push, is_not_rejected_by_what_is_not_about_its_token)
         expect_error(GRAFT_BUSY, GRAFT_DETAIL_PUSH_PENDING, graft_reset(volume, &err));
         mock.commits = 1;
     }
+    reopen(PATIENT_MS);
     all_commits(COMMIT_PLAIN);
     expect_ok(graft_push(volume, &lsn, &err));
     cr_assert_eq(lsn, 1);
@@ -167,7 +174,7 @@ Test(push, is_rejected_by_a_definitive_answer_to_its_token)
         cr_assert_eq(info().status, GRAFT_VOLUME_REJECTED);
         cr_assert_eq(info().status_error.detail, cases[i].detail);
         // It stays so, also for the next opening, without asking anybody.
-        reopen();
+        reopen(PATIENT_MS);
         unsigned before = mock.commits;
         cr_assert_neq(graft_push(volume, NULL, &why), GRAFT_OK);
         cr_assert_eq(mock.commits, before);
@@ -197,12 +204,13 @@ Test(push, uploads_again_with_the_same_token_when_segments_are_gone)
 
 Test(push, uploads_again_after_a_restart_and_may_not_be_reset_meanwhile)
 {
+    reopen(IMPATIENT_MS);
     all_commits(COMMIT_SEGMENT_GONE);
     mock.write_faults[1] = mock.write_faults[2] = WRITE_BUSY;
     for (unsigned i = 3; i < MOCK_COMMITS_MAX; i++)
         mock.write_faults[i] = WRITE_BUSY;
     cr_assert_neq(graft_push(volume, NULL, NULL), GRAFT_OK);
-    reopen();
+    reopen(PATIENT_MS);
     expect_error(GRAFT_BUSY, GRAFT_DETAIL_PUSH_PENDING, graft_reset(volume, &err));
     memset(mock.write_faults, 0, sizeof mock.write_faults);
     all_commits(COMMIT_PLAIN);
@@ -220,7 +228,7 @@ Test(push, finds_another_history_and_stops)
     all_commits(COMMIT_CHAIN_MISMATCH);
     expect_status(GRAFT_CORRUPT, graft_push(volume, NULL, &err));
     cr_assert_eq(info().status, GRAFT_VOLUME_CORRUPT);
-    reopen();
+    reopen(PATIENT_MS);
     unsigned before = mock.commits;
     expect_status(GRAFT_CORRUPT, graft_push(volume, NULL, &err));
     expect_status(GRAFT_CORRUPT, graft_pull(volume, NULL, &err));
@@ -245,10 +253,6 @@ Test(push, on_a_retired_base_is_gone_but_pending)
 
 Test(push, waits_for_busy_servers_within_its_deadline)
 {
-    graft_volume_close(volume);
-    graft_close(client);
-    open_client(20000);
-    expect_ok(graft_volume_open(client, vid, &volume, &err));
     mock.write_faults[0] = mock.write_faults[1] = WRITE_BUSY;
     mock.commit_faults[0] = mock.commit_faults[1] = COMMIT_BUSY;
     expect_ok(graft_push(volume, NULL, &err));
@@ -258,19 +262,23 @@ Test(push, waits_for_busy_servers_within_its_deadline)
 
 Test(push, does_not_believe_references_to_other_pages)
 {
+    reopen(IMPATIENT_MS);
     for (unsigned i = 0; i < MOCK_COMMITS_MAX; i++)
         mock.write_faults[i] = WRITE_FEWER_PAGES;
     expect_error(GRAFT_UNAVAILABLE, GRAFT_DETAIL_PROTOCOL, graft_push(volume, NULL, &err));
     cr_assert_eq(mock.commits, 0);
     cr_assert_eq(info().status, GRAFT_VOLUME_OK);
+    reopen(PATIENT_MS);
     memset(mock.write_faults, 0, sizeof mock.write_faults);
     expect_ok(graft_push(volume, NULL, &err));
 }
 
 Test(push, leaves_commits_made_meanwhile_to_the_next)
 {
+    reopen(IMPATIENT_MS);
     all_commits(COMMIT_LOST);
     cr_assert_neq(graft_push(volume, NULL, NULL), GRAFT_OK);
+    reopen(PATIENT_MS);
     commit(20, 2);
     all_commits(COMMIT_PLAIN);
     unsigned place = mock.commits;

@@ -112,7 +112,7 @@ Test(http_stream, a_wake_without_an_answer_neither_answers_nor_puts_off_the_dead
 Test(http_stream, a_source_that_aborts_or_stands_still_breaks_the_body)
 {
     struct fixture fixture;
-    fixture_start(&fixture, &(struct fixture_settings){.deadline_ms = 200});
+    fixture_start(&fixture, &(struct fixture_settings){.deadline_ms = 800});
     static const char *const modes[] = {"abort", "stall"};
     for (size_t i = 0; i < ARRAY_COUNT(modes); i++) {
         struct peer peer;

@@ -414,7 +414,7 @@ static void serve_download(struct fake_server *server, int fd)
             return;
         }
         if (mode == DOWNLOAD_DRIP)
-            usleep(30000); // the peer's slowness is what is tested
+            usleep(60000); // the peer's slowness is what is tested
         fake_print(fd, "%zx\r\n", sizeof piece);
         fake_send(fd, piece, sizeof piece);
         fake_send(fd, "\r\n", 2);
@@ -463,13 +463,13 @@ Test(http_streams, a_cut_download_is_truncated_and_changed_nothing)
 
 Test(http_streams, a_download_that_stands_still_is_given_up)
 {
-    check_download(DOWNLOAD_STALL, 0, 150, GRAFT_UNAVAILABLE, GRAFT_DETAIL_TIMEOUT, 490000);
+    check_download(DOWNLOAD_STALL, 0, 600, GRAFT_UNAVAILABLE, GRAFT_DETAIL_TIMEOUT, 490000);
 }
 
 Test(http_streams, a_slow_download_does_not_stall)
 {
-    // 600 ms in all, never 300 without a byte.
-    check_download(DOWNLOAD_DRIP, 0, 300, GRAFT_OK, GRAFT_DETAIL_NONE, 20000);
+    // 1200 ms in all, never 900 without a byte.
+    check_download(DOWNLOAD_DRIP, 0, 900, GRAFT_OK, GRAFT_DETAIL_NONE, 20000);
 }
 
 Test(http_streams, a_paused_download_does_not_stall)
