@@ -283,7 +283,7 @@ void fixture_start(struct fixture *fixture, const struct fixture_settings *setti
         .threads = settings->threads ? settings->threads : 2,
         .connections_max = settings->connections_max ? settings->connections_max : 64,
         .connection_memory = settings->connection_memory ? settings->connection_memory : 64 * KIB,
-        .idle_timeout_ms = settings->idle_timeout_ms ? settings->idle_timeout_ms : 10000,
+        .idle_timeout_ms = settings->idle_timeout_ms ? settings->idle_timeout_ms : 60000,
         .metrics_name = "test",
         .metrics = fixture->metrics,
     };

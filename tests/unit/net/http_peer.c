@@ -69,15 +69,20 @@ static bool peer_fill(struct peer *peer)
 {
     if (peer->ended)
         return false;
-    if (peer->capacity - peer->size < 65536) {
-        peer->capacity = 2 * peer->capacity + 65536;
+    if (peer->capacity - peer->start - peer->size < 65536) {
+        if (peer->start > 0)
+            memmove(peer->input, peer->input + peer->start, peer->size);
+        peer->start = 0;
+        if (peer->capacity - peer->size < 65536)
+            peer->capacity = 2 * peer->capacity + 65536;
         peer->input = realloc(peer->input, peer->capacity);
         CHECK(peer->input);
     }
     struct pollfd poller = {.fd = peer->socket, .events = POLLIN};
     if (poll(&poller, 1, PEER_TIMEOUT_MS) != 1)
         return false;
-    ssize_t got = recv(peer->socket, peer->input + peer->size, peer->capacity - peer->size, 0);
+    size_t end = peer->start + peer->size;
+    ssize_t got = recv(peer->socket, peer->input + end, peer->capacity - end, 0);
     if (got <= 0) {
         peer->ended = true;
         return false;
@@ -89,8 +94,13 @@ static bool peer_fill(struct peer *peer)
 static void peer_consume(struct peer *peer, size_t size)
 {
     CHECK(size <= peer->size);
-    memmove(peer->input, peer->input + size, peer->size - size);
+    peer->start += size;
     peer->size -= size;
+}
+
+static const char *pending(const struct peer *peer)
+{
+    return peer->input + peer->start;
 }
 
 // Waits until `size` bytes are there.
@@ -106,9 +116,9 @@ static bool peer_have(struct peer *peer, size_t size)
 static size_t peer_find(struct peer *peer, const char *mark)
 {
     for (;;) {
-        char *at = peer->size ? memmem(peer->input, peer->size, mark, strlen(mark)) : NULL;
+        const char *at = peer->size ? memmem(pending(peer), peer->size, mark, strlen(mark)) : NULL;
         if (at)
-            return (size_t)(at - peer->input) + strlen(mark);
+            return (size_t)(at - pending(peer)) + strlen(mark);
         if (!peer_fill(peer))
             return 0;
     }
@@ -116,9 +126,12 @@ static size_t peer_find(struct peer *peer, const char *mark)
 
 static void reply_add(struct reply *reply, struct peer *peer, size_t size)
 {
-    reply->body = realloc(reply->body, reply->size + size + 1);
-    CHECK(reply->body);
-    memcpy(reply->body + reply->size, peer->input, size);
+    if (reply->size + size + 1 > reply->capacity) {
+        reply->capacity = 2 * (reply->size + size + 1);
+        reply->body = realloc(reply->body, reply->capacity);
+        CHECK(reply->body);
+    }
+    memcpy(reply->body + reply->size, pending(peer), size);
     reply->size += size;
     reply->body[reply->size] = '\0';
     peer_consume(peer, size);
@@ -130,7 +143,7 @@ static void read_chunked(struct peer *peer, struct reply *reply)
         size_t line = peer_find(peer, "\r\n");
         if (line == 0)
             return;
-        size_t size = strtoull(peer->input, NULL, 16); // a whole line is there
+        size_t size = strtoull(pending(peer), NULL, 16); // a whole line is there
         peer_consume(peer, line);
         if (!peer_have(peer, size + 2))
             return;
@@ -150,7 +163,7 @@ struct reply peer_reply(struct peer *peer, bool to_head)
     size_t length = peer_find(peer, "\r\n\r\n");
     if (length == 0 || length >= sizeof reply.head)
         return reply;
-    memcpy(reply.head, peer->input, length);
+    memcpy(reply.head, pending(peer), length);
     if (sscanf(reply.head, "HTTP/1.1 %d", &reply.code) != 1)
         return reply;
     peer_consume(peer, length);

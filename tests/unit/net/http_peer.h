@@ -12,8 +12,9 @@
 
 struct peer {
     int socket;
-    char *input; // read and not yet consumed
-    size_t size, capacity;
+    char *input;
+    size_t start, size; // what was read and not yet consumed
+    size_t capacity;
     bool ended; // the server closed its side
 };
 
@@ -21,7 +22,7 @@ struct reply {
     int code; // 0: none came, or it was broken
     char head[4096];
     char *body;
-    size_t size;
+    size_t size, capacity;
     bool whole; // the body is complete
 };
 
