@@ -31,7 +31,8 @@ struct catching {
 
     // The round's, on the HTTP client's thread only.
     struct commit_stream stream;
-    bool rebuilt; // the volume was dropped once already
+    bool is_another; // the applied commit came with another chain
+    bool rebuilt;    // the volume was dropped once already
 };
 
 enum graft_status catchup_new(struct page_index *index, const char *metastore_url,
@@ -229,7 +230,10 @@ static enum graft_status take_commit(struct commit_stream *stream, const Graft__
     }
     struct hash128 chain;
     status = hash_from_bytes(bytes_of(&commit->chain), "chain", &chain, err);
-    if (status == GRAFT_OK && !hash_equal(&chain, &state.chain))
+    if (status != GRAFT_OK)
+        return status;
+    catching->is_another = !hash_equal(&chain, &state.chain);
+    if (catching->is_another)
         status = error_set(err, GRAFT_CORRUPT, GRAFT_DETAIL_CHAIN_MISMATCH, "%s has another history now",
                            gid_format(index_volume_vid(catching->volume)).text);
     return status;
@@ -279,10 +283,12 @@ static void end_round(struct catching *catching)
     free_catching(catching);
 }
 
-// True if the round showed that the metastore's history is not the one that was indexed.
+// True if the round showed that the metastore's history is not the one that was indexed. A commit that does not continue
+// the one before it, when that one is the applied one, is no such sign: it is the metastore's log that is broken there, and
+// building the index anew would end at the same place, once for every read.
 static bool is_another_history(const struct catching *catching, const struct graft_error *error)
 {
-    return (error->status == GRAFT_CORRUPT && error->detail == GRAFT_DETAIL_CHAIN_MISMATCH) ||
+    return catching->is_another ||
            (error->status == GRAFT_NOT_FOUND && error->detail == GRAFT_DETAIL_BEYOND_HEAD &&
             index_volume_state(catching->volume).lsn > 0);
 }
@@ -311,6 +317,7 @@ static void start_round(struct catching *catching)
 {
     struct catchup *catchup = catching->catchup;
     struct graft_error err;
+    catching->is_another = false;
     struct commit_stream_request request = {
         .http = catchup->http,
         .url = catchup->url,

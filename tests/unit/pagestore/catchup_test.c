@@ -22,6 +22,8 @@
 struct history {
     struct token tokens[LSNS + 1];
     struct hash128 chains[LSNS + 1];
+    uint64_t broken_at; // the LSN whose commit has `broken_chain`, though the next one continues chains[]; 0: none
+    struct hash128 broken_chain;
 };
 
 struct fixture {
@@ -85,7 +87,8 @@ static void append_commit(const struct history *history, uint64_t lsn, struct bu
     commit.base_chain = binary_of(&history->chains[lsn - 1], HASH_SIZE);
     commit.token = binary_of(&history->tokens[lsn], TOKEN_SIZE);
     commit.digest = binary_of(&digest, HASH_SIZE);
-    commit.chain = binary_of(&history->chains[lsn], HASH_SIZE);
+    commit.chain =
+        binary_of(lsn == history->broken_at ? &history->broken_chain : &history->chains[lsn], HASH_SIZE);
     commit.page_count = (uint32_t)lsn;
     commit.cut = (uint32_t)lsn - 1;
     commit.segments = references;
@@ -393,6 +396,28 @@ Test(catchup, without_a_metastore_reads_are_told_so)
     history_make(&history, 1);
     http_server_stop(TAKE(fixture.server));
     expect(5, &history.chains[5], GRAFT_UNAVAILABLE);
+}
+
+// A log that is broken in its middle is no other history: what comes before it is served, and not built again and again.
+Test(catchup, a_broken_log_costs_what_lies_behind_the_break)
+{
+    struct history history, broken;
+    history_make(&history, 1);
+    history_make(&broken, 2);
+    // From commit 8 on it continues a chain that is not the one of commit 7.
+    memcpy(&broken.tokens[1], &history.tokens[1], 7 * sizeof broken.tokens[1]);
+    memcpy(&broken.chains[1], &history.chains[1], 6 * sizeof broken.chains[1]);
+    broken.broken_at = 7;
+    broken.broken_chain = history.chains[7];
+    set_history(&broken, 12);
+    expect(7, &history.chains[7], GRAFT_OK);
+    expect_applied(7);
+    for (int i = 0; i < 3; i++) {
+        cr_assert_eq(expect(8, &broken.chains[8], GRAFT_CORRUPT), GRAFT_DETAIL_CHAIN_MISMATCH);
+        expect_applied(7);
+    }
+    cr_assert_eq(metric_value(metrics_counter(fixture.metrics, "graft_index_dropped_total", NULL, "")), 0);
+    expect(5, &history.chains[5], GRAFT_OK);
 }
 
 // ---- reading a commit again
