@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "common/base/check.h"
+#include "common/base/limits.h"
 #include "common/store/cut_index.h"
 #include "pagestore/page_index_internal.h"
 
@@ -29,7 +30,7 @@ static const struct rocks_settings rocks_settings = {
     .max_open_files = 256,
 };
 
-static enum graft_status bad_entry(struct graft_error *err, const char *what)
+enum graft_status page_index_bad_entry(struct graft_error *err, const char *what)
 {
     return error_set(
         err, GRAFT_CORRUPT, GRAFT_DETAIL_BAD_MESSAGE,
@@ -48,7 +49,7 @@ static enum graft_status read_number(struct page_index *index, const char *name,
     if (status != GRAFT_OK)
         return status;
     if (slice && rocks_slice(slice).size != NUMBER_SIZE)
-        return bad_entry(err, "number");
+        return page_index_bad_entry(err, "number");
     *ret_next = slice ? get_le32(rocks_slice(slice).data) : 1;
     return GRAFT_OK;
 }
@@ -69,10 +70,18 @@ enum graft_status page_index_open(const char *path, struct metrics *metrics, str
         free(index);
         return error_context(err, status, "opening the page-version index in %s", path);
     }
+    index->newest = version_cache_new(NEWEST_VERSIONS_SIZE);
+    if (!index->newest) {
+        rocks_close(index->rocks);
+        free(index);
+        return error_set(err, GRAFT_INTERNAL, GRAFT_DETAIL_NO_MEMORY, "no memory for the page-version index");
+    }
     mutex_init(&index->lock, RANK_PAGE_INDEX);
     index->entries = metrics_counter(metrics, "graft_index_entries_total", NULL, "page versions applied");
     index->applied_commits = metrics_counter(metrics, "graft_index_commits_total", NULL, "commits applied");
     index->seeks = metrics_counter(metrics, "graft_index_seeks_total", NULL, "seeks made to resolve pages");
+    index->remembered = metrics_counter(metrics, "graft_index_remembered_total", NULL,
+                                        "pages resolved without looking into the index's history");
     index->dropped = metrics_counter(metrics, "graft_index_dropped_total", NULL,
                                      "volumes whose index was dropped because their history is another one");
     *ret_index = index;
@@ -90,6 +99,7 @@ void page_index_close(struct page_index *index)
         free(volume);
     }
     rocks_close(index->rocks);
+    version_cache_free(index->newest);
     mutex_release(&index->lock);
     free(index);
 }
@@ -107,7 +117,7 @@ static enum graft_status load_volume(struct index_volume *volume, struct graft_e
         return status;
     struct bytes value = rocks_slice(slice);
     if (value.size != VOLUME_VALUE_SIZE)
-        return bad_entry(err, "volume");
+        return page_index_bad_entry(err, "volume");
     volume->number = get_le32(value.data);
     volume->state.lsn = get_le64(value.data + 4);
     memcpy(volume->state.chain.bytes, value.data + 12, HASH_SIZE);
@@ -156,6 +166,7 @@ enum graft_status page_index_volume(struct page_index *index, const struct gid *
         free(volume);
         volume = known;
     } else {
+        forget_newest_locked(volume);
         HASH_ADD(hh, index->volumes, vid, sizeof volume->vid, volume);
     }
     *ret_volume = volume;
@@ -221,22 +232,34 @@ enum graft_status index_volume_commit_at(struct index_volume *volume, uint64_t l
                          gid_format(&volume->vid).text);
     struct bytes value = rocks_slice(slice);
     if (value.size != COMMIT_VALUE_SIZE)
-        return bad_entry(err, "commit");
+        return page_index_bad_entry(err, "commit");
     ret_state->lsn = lsn;
     memcpy(ret_state->chain.bytes, value.data, HASH_SIZE);
     ret_state->page_count = get_le32(value.data + HASH_SIZE);
     return GRAFT_OK;
 }
 
+// Pages are looked up in ascending order: first among the newest versions in memory, a chunk at a time, then in the
+// history, which the iterator is opened for.
 struct lookup {
     struct index_volume *volume;
     uint32_t number, lowest_cut;
     uint64_t lsn;
-    struct rocks_scan *scan;
+    bool of_head; // `lsn` is the newest that was applied
+    uint64_t newest_key;
+    bool has_chunk, learned; // `learned`: the chunk has entries that the cache does not
+    uint32_t chunk_number;
+    struct version_chunk chunk;
+    struct rocks_scan *scan; // opened by the first page that is not remembered
     struct cut_reader *cuts; // opened by the first page that may have been cut off
-    uint64_t seeks;
-    unsigned pause;     // pages until stepping is tried again
-    uint64_t found_lsn; // of the version found last, 0: none
+    uint64_t seeks, remembered;
+    unsigned pause; // pages until stepping is tried again
+};
+
+// A version as it was written, whether cut off since or not.
+struct written {
+    uint64_t lsn; // 0: none
+    uint32_t segment;
 };
 
 static void lookup_release(struct lookup *lookup)
@@ -290,37 +313,107 @@ static void move_to(struct lookup *lookup, const uint8_t *key)
     lookup->seeks++;
 }
 
-static enum graft_status resolve_page(struct lookup *lookup, uint32_t pageidx, struct page_version *version,
+// ---- newest versions in memory
+
+// What was found at the head is the newest version as long as nothing newer was begun meanwhile (invariant 3).
+static void give_chunk(struct lookup *lookup)
+{
+    struct index_volume *volume = lookup->volume;
+    if (!lookup->learned)
+        return;
+    lookup->learned = false;
+    LOCK_GUARD(&volume->index->lock);
+    if (volume->newest_key == lookup->newest_key && volume->begun_lsn == lookup->lsn)
+        version_cache_fill(volume->index->newest, lookup->newest_key, lookup->chunk_number, &lookup->chunk);
+}
+
+static void take_chunk(struct lookup *lookup, uint32_t number)
+{
+    struct page_index *index = lookup->volume->index;
+    if (lookup->has_chunk && lookup->chunk_number == number)
+        return;
+    give_chunk(lookup);
+    lookup->has_chunk = true;
+    lookup->chunk_number = number;
+    LOCK_GUARD(&index->lock);
+    version_cache_get(index->newest, lookup->newest_key, number, &lookup->chunk);
+}
+
+static bool recall(struct lookup *lookup, uint32_t pageidx, struct written *ret_written)
+{
+    uint32_t at = pageidx % VERSION_CHUNK_PAGES;
+    take_chunk(lookup, pageidx / VERSION_CHUNK_PAGES);
+    if (lookup->chunk.lsn[at] == VERSION_UNKNOWN || lookup->chunk.lsn[at] > lookup->lsn)
+        return false;
+    *ret_written = (struct written){lookup->chunk.lsn[at], lookup->chunk.segment[at]};
+    lookup->remembered++;
+    return true;
+}
+
+static void learn(struct lookup *lookup, uint32_t pageidx, const struct written *written)
+{
+    uint32_t at = pageidx % VERSION_CHUNK_PAGES;
+    if (!lookup->of_head)
+        return;
+    lookup->chunk.lsn[at] = written->lsn;
+    lookup->chunk.segment[at] = written->segment;
+    lookup->learned = true;
+}
+
+// ---- the history
+
+static enum graft_status seek_version(struct lookup *lookup, uint32_t pageidx, struct written *ret_written,
                                       struct graft_error *err)
 {
-    rocksdb_iterator_t *iterator = lookup->scan->iterator;
+    const struct rocks *rocks = lookup->volume->index->rocks;
     uint8_t key[PAGE_KEY_SIZE];
+    *ret_written = (struct written){0};
+    if (!lookup->scan) {
+        uint8_t prefix[NUMBER_SIZE];
+        volume_prefix(lookup, prefix);
+        lookup->scan = rocks_scan_new(rocks->db, rocks->families[FAMILY_PAGES],
+                                      (struct bytes){prefix, sizeof prefix}, NULL);
+    }
+    if (!lookup->scan)
+        return no_memory(err);
+    rocksdb_iterator_t *iterator = lookup->scan->iterator;
     put_page_key(key, lookup->number, pageidx, lookup->lsn);
-    *version = (struct page_version){.pageidx = pageidx};
-    lookup->found_lsn = 0;
     move_to(lookup, key);
     if (!rocksdb_iter_valid(iterator))
         return rocks_iter_status(iterator, "reading the page-version index", err);
     struct bytes found = rocks_iter_key(iterator);
     if (found.size != PAGE_KEY_SIZE)
-        return bad_entry(err, "page");
+        return page_index_bad_entry(err, "page");
     if (memcmp(found.data, key, PAGE_PREFIX_SIZE) != 0)
         return GRAFT_OK;
     struct bytes value = rocks_iter_value(iterator);
     if (value.size != PAGE_VALUE_SIZE)
-        return bad_entry(err, "page");
-    uint32_t segment = get_le32(value.data);
-    uint64_t version_lsn = ~get_be64(found.data + PAGE_PREFIX_SIZE);
-    if (lookup->lowest_cut < pageidx) {
+        return page_index_bad_entry(err, "page");
+    *ret_written = (struct written){~get_be64(found.data + PAGE_PREFIX_SIZE), get_le32(value.data)};
+    return GRAFT_OK;
+}
+
+// *ret_written with LSN 0: the page is empty at the snapshot.
+static enum graft_status resolve_page(struct lookup *lookup, uint32_t pageidx, struct written *ret_written,
+                                      struct graft_error *err)
+{
+    struct written written;
+    enum graft_status status = GRAFT_OK;
+    if (!recall(lookup, pageidx, &written)) {
+        status = seek_version(lookup, pageidx, &written, err);
+        if (status != GRAFT_OK)
+            return status;
+        learn(lookup, pageidx, &written);
+    }
+    if (written.lsn && lookup->lowest_cut < pageidx) {
         uint32_t cut;
-        enum graft_status status = lowest_cut(lookup, version_lsn, &cut, err);
+        status = lowest_cut(lookup, written.lsn, &cut, err);
         if (status != GRAFT_OK)
             return status;
         if (cut < pageidx)
-            return GRAFT_OK;
+            written = (struct written){0};
     }
-    version->segment = segment;
-    lookup->found_lsn = version_lsn;
+    *ret_written = written;
     return GRAFT_OK;
 }
 
@@ -333,26 +426,23 @@ static enum graft_status being_rebuilt(const struct index_volume *volume, struct
 static enum graft_status lookup_begin(struct lookup *lookup, struct graft_error *err)
 {
     struct index_volume *volume = lookup->volume;
-    struct page_index *index = volume->index;
-    uint8_t prefix[NUMBER_SIZE];
-    {
-        LOCK_GUARD(&index->lock);
-        if (lookup->lsn > volume->state.lsn)
-            return being_rebuilt(volume, err);
-        lookup->number = volume->number;
-        lookup->lowest_cut = volume->lowest_cut;
-    }
-    volume_prefix(lookup, prefix);
-    lookup->scan = rocks_scan_new(index->rocks->db, index->rocks->families[FAMILY_PAGES],
-                                  (struct bytes){prefix, sizeof prefix}, NULL);
-    return lookup->scan ? GRAFT_OK : no_memory(err);
+    LOCK_GUARD(&volume->index->lock);
+    if (lookup->lsn > volume->state.lsn)
+        return being_rebuilt(volume, err);
+    lookup->of_head = lookup->lsn == volume->state.lsn;
+    lookup->number = volume->number;
+    lookup->lowest_cut = volume->lowest_cut;
+    lookup->newest_key = volume->newest_key;
+    return GRAFT_OK;
 }
 
-// A drop takes the number away before it deletes: as long as it is there, nothing was missing (invariant 3).
+// A drop takes the number away before it deletes: as long as it is there, nothing was missing (invariant 4).
 static enum graft_status lookup_end(struct lookup *lookup, struct graft_error *err)
 {
     struct page_index *index = lookup->volume->index;
+    give_chunk(lookup);
     metric_add(index->seeks, (int64_t)lookup->seeks);
+    metric_add(index->remembered, (int64_t)lookup->remembered);
     LOCK_GUARD(&index->lock);
     return lookup->volume->number == lookup->number ? GRAFT_OK : being_rebuilt(lookup->volume, err);
 }
@@ -362,10 +452,14 @@ enum graft_status index_volume_resolve(struct index_volume *volume, uint64_t lsn
 {
     _cleanup_(lookup_release) struct lookup lookup = {.volume = volume, .lsn = lsn};
     struct pageset_cursor cursor = pageset_cursor(pages);
+    struct written written;
     uint32_t pageidx;
     enum graft_status status = lookup_begin(&lookup, err);
-    while (status == GRAFT_OK && pageset_next(&cursor, &pageidx))
-        status = resolve_page(&lookup, pageidx, versions++, err);
+    while (status == GRAFT_OK && pageset_next(&cursor, &pageidx)) {
+        status = resolve_page(&lookup, pageidx, &written, err);
+        if (status == GRAFT_OK)
+            *versions++ = (struct page_version){pageidx, written.segment};
+    }
     return status == GRAFT_OK ? lookup_end(&lookup, err) : status;
 }
 
@@ -374,21 +468,21 @@ enum graft_status index_volume_resolve_one(struct index_volume *volume, uint64_t
                                            struct graft_error *err)
 {
     _cleanup_(lookup_release) struct lookup lookup = {.volume = volume, .lsn = lsn};
-    struct page_version version;
+    struct written written;
     enum graft_status status = lookup_begin(&lookup, err);
     if (status == GRAFT_OK)
-        status = resolve_page(&lookup, pageidx, &version, err);
+        status = resolve_page(&lookup, pageidx, &written, err);
     if (status == GRAFT_OK)
         status = lookup_end(&lookup, err);
     if (status != GRAFT_OK)
         return status;
-    *ret_version = version;
-    *ret_lsn = lookup.found_lsn;
+    *ret_version = (struct page_version){pageidx, written.segment};
+    *ret_lsn = written.lsn;
     return GRAFT_OK;
 }
 
-enum graft_status page_index_segment(struct page_index *index, uint32_t number,
-                                     struct segment_place *ret_place, struct graft_error *err)
+static enum graft_status read_place(struct page_index *index, uint32_t number,
+                                    struct segment_place *ret_place, struct graft_error *err)
 {
     uint8_t key[NUMBER_SIZE];
     put_be32(key, number);
@@ -398,12 +492,33 @@ enum graft_status page_index_segment(struct page_index *index, uint32_t number,
     if (status != GRAFT_OK)
         return status;
     if (!slice || rocks_slice(slice).size != SEGMENT_VALUE_SIZE)
-        return bad_entry(err, "segment");
+        return page_index_bad_entry(err, "segment");
     const uint8_t *value = rocks_slice(slice).data;
     memcpy(ret_place->sid.bytes, value, GID_SIZE);
     memcpy(ret_place->owner.bytes, value + 16, GID_SIZE);
     ret_place->object_size = get_le64(value + 32);
     ret_place->index_offset = get_le64(value + 40);
     ret_place->index_size = get_le32(value + 48);
+    return GRAFT_OK;
+}
+
+enum graft_status page_index_segment(struct page_index *index, uint32_t number,
+                                     struct segment_place *ret_place, struct graft_error *err)
+{
+    struct kept_place *kept = &index->places[number % PLACES_KEPT];
+    struct segment_place place;
+    {
+        LOCK_GUARD(&index->lock);
+        if (kept->number == number) {
+            *ret_place = kept->place;
+            return GRAFT_OK;
+        }
+    }
+    enum graft_status status = read_place(index, number, &place, err);
+    if (status != GRAFT_OK)
+        return status;
+    LOCK_GUARD(&index->lock);
+    *kept = (struct kept_place){number, place};
+    *ret_place = place;
     return GRAFT_OK;
 }

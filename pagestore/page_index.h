@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The page-version index: which segment holds the version of a page that a snapshot sees. Finding it is one seek, after
-// ten commits or a million. It lives in RocksDB and can be rebuilt from the metastore's log, so nothing in it is synced.
+// ten commits or a million, and none where the newest version is the one and was found before (version_cache.h). It lives
+// in RocksDB and can be rebuilt from the metastore's log, so nothing in it is synced.
 //
 //     family     key                                              value
 //     pages      volume number 4 ‖ pageidx 4 ‖ ~LSN 8              segment number 4 ‖ structural 1
@@ -18,7 +19,11 @@
 //     commit that was not finished, no read sees them, and applying it again writes the same ones.
 //  2. Commits are applied in order, each on the chain before it; a chain that does not match is never applied. A volume
 //     whose chain turns out to be another one is dropped and gets a new number, so nothing of the old one is ever met.
-//  3. "Never written" is said only of pages looked up at or below the applied LSN.
+//  3. A newest version that is remembered is the newest one among all that were begun to be added, published or not: it is
+//     noted before its commit is published, and learned from a look-up only if nothing was begun beyond that one's LSN.
+//     So whoever sees an applied LSN sees nothing older than it. Where something was begun that will not be published, or
+//     is written anew, the volume takes another key.
+//  4. "Never written" is said only of pages looked up at or below the applied LSN.
 //
 // Threads: one thread applies and drops (the catch-up's); any number look up. A lookup at an LSN at or below the applied
 // one that it saw is not disturbed by what is applied meanwhile.
@@ -62,7 +67,8 @@ const struct gid *index_volume_vid(const struct index_volume *volume);
 struct index_state index_volume_state(struct index_volume *volume);
 
 // Adds the commit after the last one added, to be seen once it is published. CORRUPT / CHAIN_MISMATCH if it does not continue
-// the chain, CORRUPT / BAD_MESSAGE if it is not what a metastore writes: what was added and not published is dropped then.
+// the chain, CORRUPT / BAD_MESSAGE if it is not what a metastore writes: it leaves no trace then, and what was added before
+// stays. Any other error: what was added and not published is dropped.
 enum graft_status index_volume_add(struct index_volume *volume, const Graft__Commit *commit,
                                    struct graft_error *err);
 // Applies what was added. Before the handle is given back.

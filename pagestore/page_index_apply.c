@@ -5,6 +5,9 @@
 // Commits gather in a batch of the volume (`applying`), until it is full or published: a write of its own for each would
 // cost more than its entries. What a full batch writes before its last commit is complete lies above the applied LSN
 // (invariant 1).
+//
+// A commit is checked whole before anything of it is written or put into the batch: one that is refused leaves no trace,
+// neither entries nor a cut, that a later one with its LSN would take for its own.
 #include <stdlib.h>
 
 #include "common/base/check.h"
@@ -31,6 +34,7 @@ struct applying {
     uint64_t lsn; // of the commit that is being added
     rocksdb_writebatch_t *batch;
     unsigned puts, entries;       // in the batch; entries are those of pages
+    bool numbered;                // segments got numbers in the batch
     struct new_segment *segments; // that got their numbers in the batch
     // After the last commit that was added whole.
     struct index_state state;
@@ -63,8 +67,19 @@ void applying_free(struct applying *applying)
     free(applying);
 }
 
+static void put_number(struct applying *applying, struct bytes key, uint32_t number)
+{
+    uint8_t value[NUMBER_SIZE];
+    put_le32(value, number);
+    rocks_batch_put(applying->batch, applying->index->rocks->families[FAMILY_NUMBERS], key,
+                    (struct bytes){value, sizeof value});
+}
+
 static enum graft_status flush(struct applying *applying, struct graft_error *err)
 {
+    // As it is now, not as it was for the batch's last segment: another volume's batch may have gone ahead of this one.
+    if (applying->numbered)
+        put_number(applying, (struct bytes){(const uint8_t *)"segment", 7}, applying->index->next_segment);
     enum graft_status status = FAILPOINT_ERROR("index.write.before", err);
     if (status == GRAFT_OK)
         status = rocks_write(applying->index->rocks->db, applying->index->rocks->write, applying->batch, err);
@@ -74,6 +89,7 @@ static enum graft_status flush(struct applying *applying, struct graft_error *er
     rocksdb_writebatch_clear(applying->batch);
     metric_add(applying->index->entries, applying->entries);
     applying->puts = applying->entries = 0;
+    applying->numbered = false;
     forget_segments(applying);
     return GRAFT_OK;
 }
@@ -84,26 +100,15 @@ static enum graft_status added_one(struct applying *applying, struct graft_error
     return ++applying->puts < BATCH_PUTS_MAX ? GRAFT_OK : flush(applying, err);
 }
 
-static void put_number(struct applying *applying, struct bytes key, uint32_t number)
-{
-    uint8_t value[NUMBER_SIZE];
-    put_le32(value, number);
-    rocks_batch_put(applying->batch, applying->index->rocks->families[FAMILY_NUMBERS], key,
-                    (struct bytes){value, sizeof value});
-}
-
 // The number of (SID, owner), a new one with its place where there is none yet.
 static enum graft_status segment_number(struct applying *applying, const Graft__SegmentRef *ref,
                                         uint32_t *ret_number, struct graft_error *err)
 {
     const struct rocks *rocks = applying->index->rocks;
     uint8_t name[SEGMENT_NAME_SIZE];
-    struct gid sid, owner;
-    if (gid_from_bytes(bytes_of(&ref->sid), GID_SEGMENT, "sid", &sid, NULL) != GRAFT_OK ||
-        gid_from_bytes(bytes_of(&ref->owner), GID_VOLUME, "owner", &owner, NULL) != GRAFT_OK)
-        return malformed(applying, err, "segment reference");
-    memcpy(name, sid.bytes, GID_SIZE);
-    memcpy(name + GID_SIZE, owner.bytes, GID_SIZE);
+    CHECK(ref->sid.len == GID_SIZE && ref->owner.len == GID_SIZE);
+    memcpy(name, ref->sid.data, GID_SIZE);
+    memcpy(name + GID_SIZE, ref->owner.data, GID_SIZE);
     struct new_segment *added;
     HASH_FIND(hh, applying->segments, name, sizeof name, added);
     if (added) {
@@ -115,10 +120,18 @@ static enum graft_status segment_number(struct applying *applying, const Graft__
                                          (struct bytes){name, sizeof name}, &slice, err);
     if (status != GRAFT_OK)
         return status;
-    if (slice && rocks_slice(slice).size == NUMBER_SIZE) {
+    if (slice && rocks_slice(slice).size != NUMBER_SIZE)
+        return page_index_bad_entry(err, "number");
+    if (slice) {
         *ret_number = get_le32(rocks_slice(slice).data);
         return GRAFT_OK;
     }
+    if (applying->index->next_segment == UINT32_MAX) // the one after is 0, which says that there is none
+        return error_set(
+            err, GRAFT_LIMIT, GRAFT_DETAIL_TOO_LARGE,
+            "the page-version index has numbered %u segments; stop the pagestore, remove its cache "
+            "folder and start it again: the index is rebuilt",
+            UINT32_MAX - 1);
     added = calloc(1, sizeof *added);
     if (!added)
         return error_set(err, GRAFT_INTERNAL, GRAFT_DETAIL_NO_MEMORY, "no memory to index a commit");
@@ -135,24 +148,31 @@ static enum graft_status segment_number(struct applying *applying, const Graft__
     rocks_batch_put(applying->batch, rocks->families[FAMILY_SEGMENTS], (struct bytes){key, sizeof key},
                     (struct bytes){value, sizeof value});
     put_number(applying, (struct bytes){name, sizeof name}, *ret_number);
-    put_number(applying, (struct bytes){(const uint8_t *)"segment", 7}, applying->index->next_segment);
+    applying->numbered = true;
     return added_one(applying, err);
 }
 
-// Steps through the runs of a page set in wire form; false at the end.
+// Steps through the runs of a page set in wire form, which was checked; false at the end.
 struct wire_cursor {
     struct bytes wire;
     size_t offset;
     uint32_t last;
     struct page_run run;
-    bool malformed;
 };
 
 static bool wire_cursor_next(struct wire_cursor *cursor)
 {
-    int more = pageset_wire_next(cursor->wire, &cursor->offset, &cursor->last, &cursor->run);
-    cursor->malformed = more < 0;
-    return more > 0;
+    return pageset_wire_next(cursor->wire, &cursor->offset, &cursor->last, &cursor->run) > 0;
+}
+
+// The pages, of one chunk, are in the commit that is being added: noted ahead of its being applied, so that no reader
+// takes what is older for the newest once it is. An older commit that is written anew has nothing to say of the newest.
+static void note_newest(struct applying *applying, uint32_t first, uint32_t count, uint32_t segment)
+{
+    struct index_volume *volume = applying->volume;
+    LOCK_GUARD(&applying->index->lock);
+    if (volume->begun_lsn == applying->lsn)
+        version_cache_note(applying->index->newest, volume->newest_key, first, count, applying->lsn, segment);
 }
 
 static enum graft_status apply_reference(struct applying *applying, const Graft__SegmentRef *ref,
@@ -171,7 +191,9 @@ static enum graft_status apply_reference(struct applying *applying, const Graft_
     bool more_structural = wire_cursor_next(&structural);
     while (wire_cursor_next(&pages)) {
         for (uint32_t i = 0; i < pages.run.count; i++) {
-            uint32_t pageidx = pages.run.first + i;
+            uint32_t pageidx = pages.run.first + i, at = pageidx % VERSION_CHUNK_PAGES;
+            if (i == 0 || at == 0)
+                note_newest(applying, pageidx, MIN(pages.run.count - i, VERSION_CHUNK_PAGES - at), segment);
             while (more_structural && structural.run.first + (structural.run.count - 1) < pageidx)
                 more_structural = wire_cursor_next(&structural);
             put_be32(key + 4, pageidx);
@@ -184,7 +206,7 @@ static enum graft_status apply_reference(struct applying *applying, const Graft_
                 return status;
         }
     }
-    return pages.malformed || structural.malformed ? malformed(applying, err, "page set") : GRAFT_OK;
+    return GRAFT_OK;
 }
 
 // A cut above the applied LSN is invisible (invariant 1), so it may go ahead of the batch that publishes the commit.
@@ -228,6 +250,24 @@ static void put_commit(struct applying *applying, const struct index_state *stat
                     (struct bytes){key, sizeof key}, (struct bytes){value, sizeof value});
 }
 
+static enum graft_status check_references(struct applying *applying, const Graft__Commit *commit,
+                                          struct graft_error *err)
+{
+    for (size_t i = 0; i < commit->n_segments; i++) {
+        const Graft__SegmentRef *ref = commit->segments[i];
+        struct gid sid, owner;
+        struct pageset_measure pages, structural;
+        if (gid_from_bytes(bytes_of(&ref->sid), GID_SEGMENT, "sid", &sid, NULL) != GRAFT_OK ||
+            gid_from_bytes(bytes_of(&ref->owner), GID_VOLUME, "owner", &owner, NULL) != GRAFT_OK)
+            return malformed(applying, err, "segment reference");
+        if (pageset_wire_measure(bytes_of(&ref->pages), "pages", &pages, NULL) != GRAFT_OK ||
+            pageset_wire_measure(bytes_of(&ref->structural), "structural", &structural, NULL) != GRAFT_OK ||
+            pages.last > commit->page_count)
+            return malformed(applying, err, "page set");
+    }
+    return GRAFT_OK;
+}
+
 // Checks that the commit continues the volume's chain, and that it is the commit its chain says.
 static enum graft_status check_commit(struct applying *applying, const struct index_state *before,
                                       const Graft__Commit *commit, struct index_state *ret_after,
@@ -239,6 +279,8 @@ static enum graft_status check_commit(struct applying *applying, const struct in
     if (gid_from_bytes(bytes_of(&commit->vid), GID_VOLUME, "vid", &vid, NULL) != GRAFT_OK ||
         !gid_equal(&vid, &applying->volume->vid) || commit->lsn != before->lsn + 1)
         return malformed(applying, err, "place in the log");
+    if (commit->cut > MIN(before->page_count, commit->page_count))
+        return malformed(applying, err, "cut");
     if (token_from_bytes(bytes_of(&commit->token), "token", &token, NULL) != GRAFT_OK ||
         hash_from_bytes(bytes_of(&commit->base_chain), "base_chain", &base_chain, NULL) != GRAFT_OK ||
         hash_from_bytes(bytes_of(&commit->digest), "digest", &digest, NULL) != GRAFT_OK ||
@@ -252,17 +294,24 @@ static enum graft_status check_commit(struct applying *applying, const struct in
                          "commit %llu of %s does not continue the history that the pagestore has indexed",
                          (unsigned long long)commit->lsn, gid_format(&vid).text);
     *ret_after = (struct index_state){.lsn = commit->lsn, .chain = chain, .page_count = commit->page_count};
-    return GRAFT_OK;
+    return check_references(applying, commit, err);
 }
 
-// A volume's number is given, durably, with its first entry.
+// A volume gets its number before its first entry: from then on whatever is written is its own, to be written again or
+// dropped.
 static enum graft_status begin_volume(struct applying *applying, struct graft_error *err)
 {
     if (applying->number)
         return GRAFT_OK;
     applying->number = applying->index->next_volume++;
     put_number(applying, (struct bytes){(const uint8_t *)"volume", 6}, applying->index->next_volume);
-    return flush(applying, err);
+    put_volume(applying);
+    enum graft_status status = flush(applying, err);
+    if (status != GRAFT_OK)
+        return status;
+    LOCK_GUARD(&applying->index->lock);
+    applying->volume->number = applying->number;
+    return GRAFT_OK;
 }
 
 static struct applying *applying_new(struct index_volume *volume)
@@ -281,15 +330,26 @@ static struct applying *applying_new(struct index_volume *volume)
     return applying;
 }
 
-static enum graft_status add_commit(struct applying *applying, const Graft__Commit *commit,
-                                    struct graft_error *err)
+// From here on nothing that is found at the LSN before counts as the newest.
+static void begin_commit(struct applying *applying)
 {
-    struct index_state after;
+    LOCK_GUARD(&applying->index->lock);
+    applying->volume->begun_lsn = applying->lsn;
+}
+
+// What was added and not published is not going to be.
+static void abandon(struct index_volume *volume)
+{
+    applying_free(TAKE(volume->applying));
+    LOCK_GUARD(&volume->index->lock);
+    forget_newest_locked(volume);
+}
+
+static enum graft_status write_commit(struct applying *applying, const Graft__Commit *commit,
+                                      const struct index_state *after, struct graft_error *err)
+{
     uint32_t lowest_cut = applying->lowest_cut;
-    applying->lsn = commit->lsn;
-    enum graft_status status = check_commit(applying, &applying->state, commit, &after, err);
-    if (status == GRAFT_OK)
-        status = begin_volume(applying, err);
+    enum graft_status status = begin_volume(applying, err);
     if (status == GRAFT_OK && commit->cut < applying->state.page_count) {
         lowest_cut = MIN(lowest_cut, commit->cut);
         status = apply_cut(applying, commit->cut, err);
@@ -298,8 +358,8 @@ static enum graft_status add_commit(struct applying *applying, const Graft__Comm
         status = apply_reference(applying, commit->segments[i], err);
     if (status != GRAFT_OK)
         return status;
-    put_commit(applying, &after);
-    applying->state = after;
+    put_commit(applying, after);
+    applying->state = *after;
     applying->lowest_cut = lowest_cut;
     applying->commits++;
     return added_one(applying, err);
@@ -312,9 +372,19 @@ enum graft_status index_volume_add(struct index_volume *volume, const Graft__Com
         volume->applying = applying_new(volume);
     if (!volume->applying)
         return error_set(err, GRAFT_INTERNAL, GRAFT_DETAIL_NO_MEMORY, "no memory to index a commit");
-    enum graft_status status = add_commit(volume->applying, commit, err);
+    struct applying *applying = volume->applying;
+    struct index_state after;
+    applying->lsn = commit->lsn;
+    enum graft_status status = check_commit(applying, &applying->state, commit, &after, err);
+    if (status != GRAFT_OK) {
+        if (applying->commits == 0)
+            applying_free(TAKE(volume->applying));
+        return status;
+    }
+    begin_commit(applying);
+    status = write_commit(applying, commit, &after, err);
     if (status != GRAFT_OK)
-        applying_free(TAKE(volume->applying));
+        abandon(volume);
     return status;
 }
 
@@ -330,11 +400,12 @@ enum graft_status index_volume_publish(struct index_volume *volume, struct graft
     if (status == GRAFT_OK) {
         metric_add(index->applied_commits, applying->commits);
         LOCK_GUARD(&index->lock);
-        volume->number = applying->number;
         volume->state = applying->state;
         volume->lowest_cut = applying->lowest_cut;
     }
     applying_free(applying);
+    if (status != GRAFT_OK)
+        abandon(volume);
     return status;
 }
 
@@ -378,12 +449,14 @@ enum graft_status index_volume_rewrite(struct index_volume *volume, const Graft_
         return error_set(err, GRAFT_INTERNAL, GRAFT_DETAIL_NO_MEMORY, "no memory to index a commit");
     CHECK(applying->number && commit->lsn <= applying->state.lsn);
     applying->lsn = commit->lsn;
-    enum graft_status status = GRAFT_OK;
+    enum graft_status status = check_references(applying, commit, err);
     for (size_t i = 0; status == GRAFT_OK && i < commit->n_segments; i++)
         status = apply_reference(applying, commit->segments[i], err);
     if (status == GRAFT_OK)
         status = flush(applying, err);
     applying_free(applying);
+    LOCK_GUARD(&volume->index->lock);
+    forget_newest_locked(volume);
     return status;
 }
 
@@ -401,6 +474,7 @@ enum graft_status index_volume_drop(struct index_volume *volume, struct graft_er
         volume->number = 0;
         volume->state = (struct index_state){0};
         volume->lowest_cut = CUT_NONE;
+        forget_newest_locked(volume);
     }
     if (!number)
         return GRAFT_OK;

@@ -10,6 +10,7 @@
 #include "common/base/mutex.h"
 #include "common/store/rocksdb_util.h"
 #include "pagestore/page_index.h"
+#include "pagestore/version_cache.h"
 
 enum index_family {
     FAMILY_PAGES,
@@ -31,16 +32,29 @@ enum index_family {
 #define SEGMENT_VALUE_SIZE 52u
 #define SEGMENT_NAME_SIZE 32u
 
+// Places of segments that were asked for lately, by number modulo the slots. A number names one place for ever.
+#define PLACES_KEPT 4096u
+struct kept_place {
+    uint32_t number; // 0: none
+    struct segment_place place;
+};
+
 struct page_index {
     struct rocks *rocks;
     struct mutex lock;
-    struct index_volume *volumes; // by vid, least recently used first; under lock
-    unsigned idle_count;          // of volumes nobody holds; under lock
+    struct index_volume *volumes;          // by vid, least recently used first; under lock
+    unsigned idle_count;                   // of volumes nobody holds; under lock
+    struct version_cache *newest;          // under lock
+    uint64_t next_key;                     // of a history in `newest`; under lock
+    struct kept_place places[PLACES_KEPT]; // under lock
     // Only the applying thread's.
     uint32_t next_volume, next_segment;
 
-    struct metric *entries, *seeks, *applied_commits, *dropped;
+    struct metric *entries, *seeks, *remembered, *applied_commits, *dropped;
 };
+
+// An entry of the database that no version of this program writes.
+enum graft_status page_index_bad_entry(struct graft_error *err, const char *what);
 
 struct applying;                               // page_index_apply.c
 void applying_free(struct applying *applying); // drops what was not published; NULL is fine
@@ -52,9 +66,19 @@ struct index_volume {
     uint32_t number;           // under index->lock; 0: none yet
     struct index_state state;  // under index->lock
     uint32_t lowest_cut;       // that was ever applied, CUT_NONE; under index->lock
+    uint64_t newest_key;       // of its chunks in index->newest; under index->lock
+    uint64_t begun_lsn;        // of the last commit whose entries may have gone there; under index->lock
     struct applying *applying; // commits that are not published; the applying thread's. NULL: none
     UT_hash_handle hh;         // under index->lock
 };
+
+// What is remembered of the volume's newest versions may be wrong now: nothing of it is met again.
+static inline void forget_newest_locked(struct index_volume *volume)
+{
+    mutex_assert_held(&volume->index->lock);
+    volume->newest_key = volume->index->next_key++;
+    volume->begun_lsn = volume->state.lsn;
+}
 
 static inline void put_page_key(uint8_t *to, uint32_t volume, uint32_t pageidx, uint64_t lsn)
 {
