@@ -160,6 +160,35 @@ const struct cli_command command_reset = {
     .run = run_reset,
 };
 
+static enum exit_code run_fork(struct cli *cli, char **arguments, int argument_count)
+{
+    _cleanup_(graft_volume_close_p) struct graft_volume *volume = NULL, *fork = NULL;
+    struct graft_volume_info info;
+    struct graft_error err;
+    if (cli_volume(cli, arguments[0], &volume, &err) != GRAFT_OK ||
+        graft_fork(volume, &fork, &err) != GRAFT_OK || graft_volume_info(fork, &info, &err) != GRAFT_OK)
+        return cli_fail(cli, &err);
+    return cli_answer(cli,
+                      json_pack("{s:s, s:s, s:I, s:I, s:I}", "vid", info.vid, "forked_from", arguments[0],
+                                "remote_lsn", (json_int_t)info.remote_lsn, "page_count",
+                                (json_int_t)info.page_count, "pending_commits",
+                                (json_int_t)info.pending_commits),
+                      "%s", info.vid);
+}
+
+const struct cli_command command_fork = {
+    .name = "fork",
+    .arguments = "VID",
+    .summary = "a new volume that is what this one is now; prints its VID",
+    .about =
+        "Makes a new volume with the state of this one, local commits included, and prints its VID. The servers fork "
+        "what they have of it, so nothing is uploaded or downloaded; what was not pushed is one local commit of the "
+        "new volume. The old one stays as it is until `reset`. A push that has no answer yet is settled first.",
+    .argument_min = 1,
+    .argument_max = 1,
+    .run = run_fork,
+};
+
 static enum exit_code run_clone(struct cli *cli, char **arguments, int argument_count)
 {
     _cleanup_(graft_volume_close_p) struct graft_volume *volume = NULL;

@@ -167,6 +167,24 @@ enum graft_status remote_live_snapshot(const struct remote *remote, const struct
     return GRAFT_OK;
 }
 
+enum graft_status remote_fork(const struct remote *remote, const struct gid *vid, uint64_t base_lsn,
+                              const struct hash128 *base_chain, const struct gid *new_vid,
+                              struct snapshot *ret_snapshot, struct graft_error *err)
+{
+    Graft__ForkRequest request = GRAFT__FORK_REQUEST__INIT;
+    MESSAGE_GUARD(answer);
+
+    request.vid = binary_of(vid->bytes, GID_SIZE);
+    request.lsn = base_lsn;
+    request.chain = binary_of(base_chain->bytes, HASH_SIZE);
+    request.new_vid = binary_of(new_vid->bytes, GID_SIZE);
+    enum graft_status status =
+        metastore_call(remote, "fork", &request.base, &graft__fork_response__descriptor, &answer, err);
+    if (status != GRAFT_OK)
+        return status;
+    return snapshot_take(((Graft__ForkResponse *)answer)->snapshot, new_vid, "fork", ret_snapshot, err);
+}
+
 void remote_pull_release(struct remote_pull *pull)
 {
     pageset_free(pull->changed);

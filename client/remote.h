@@ -36,6 +36,11 @@ enum graft_status remote_snapshot(const struct remote *remote, const struct gid 
 enum graft_status remote_live_snapshot(const struct remote *remote, const struct gid *vid, uint64_t lsn,
                                        struct snapshot *ret_snapshot, struct graft_error *err);
 
+// Makes a new volume that is what `vid` is at `base`.
+enum graft_status remote_fork(const struct remote *remote, const struct gid *vid, uint64_t base_lsn,
+                              const struct hash128 *base_chain, const struct gid *new_vid,
+                              struct snapshot *ret_snapshot, struct graft_error *err);
+
 struct remote_pull {
     struct snapshot head;
     struct pageset *changed; // within head.page_count

@@ -349,4 +349,17 @@ enum graft_status store_apply_pull(struct store_volume *volume, const struct sto
 enum graft_status store_apply_reset(struct store_volume *volume, const struct store_pull *pull,
                                     struct graft_error *err);
 
+// ---- forking
+
+// Names the volume that this one is to be forked into: `fresh`, or the one that was named before and not finished,
+// if the mapping is still the same. Durable on return.
+enum graft_status store_fork_begin(struct store_volume *volume, const struct gid *fresh,
+                                   struct gid *ret_new_vid, struct graft_error *err);
+// Makes that volume: cloned at `head` (the servers' fork of this volume's mapping; LSN 0 if there is none), with
+// what is unpushed here as one local commit on top. Nothing is pulled, reset or settled meanwhile. Durable on
+// return; after a failure or a crash there is no such volume. This one is left as it is.
+enum graft_status store_fork_finish(struct store_volume *volume, const struct gid *new_vid,
+                                    const struct store_remote *head, struct store_volume **ret_volume,
+                                    struct graft_error *err);
+
 #endif

@@ -108,6 +108,7 @@ struct store_volume {
 
     struct mutex commit_lock;
     struct store_writer *stager; // commit_lock; has versions above the head
+    uint64_t origin_number;      // commit_lock; a fork whose record is not published yet: its origin's number; else 0
     struct pageset *available;   // commit_lock; pages of the head that are here; NULL: not counted yet
     struct pageset *pending;     // commit_lock; likewise
 
@@ -161,6 +162,11 @@ static inline void store_delete(struct rocks *rocks, rocksdb_writebatch_t *batch
 // ---- store_volume.c
 
 struct store_volume *store_volume_ref(struct store_volume *volume);
+// Makes a volume like `origin`, cloned at `head`, in memory: its first published record makes it durable, and takes
+// away what store_fork_begin() kept.
+enum graft_status store_volume_prepare(const struct store_volume *origin, const struct gid *vid,
+                                       const struct store_remote *head, struct store_volume **ret_volume,
+                                       struct graft_error *err);
 // A copy of the record.
 struct store_record store_volume_record(struct store_volume *volume);
 // The record that `next` will be, put into a batch.

@@ -7,6 +7,7 @@
 #define TAG_VOLUME 'V'
 #define TAG_REQUEST 'R'
 #define TAG_FENCE 'F'
+#define TAG_FORK 'K'
 #define TAG_STAGING 'S'
 #define TAG_NEXT_NUMBER 'N'
 #define SUPERSEDED_VERSION 0
@@ -63,6 +64,11 @@ struct store_key store_key_request(uint64_t number)
 struct store_key store_key_fence(uint64_t number)
 {
     return tagged_number(TAG_FENCE, number);
+}
+
+struct store_key store_key_fork(uint64_t number)
+{
+    return tagged_number(TAG_FORK, number);
 }
 
 struct store_key store_key_staging(uint64_t number)

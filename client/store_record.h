@@ -8,6 +8,7 @@
 //     volumes     'V' ‖ VID                                   volume record, below
 //                 'R' ‖ number 8                              the CommitRequest of the push under way
 //                 'F' ‖ number 8                              the CommitRequest of its fence (FENCING)
+//                 'K' ‖ number 8                              VID of a fork that was begun 16 ‖ its base: LSN 8, chain 16
 //                 'S' ‖ number 8                              local LSN 8 at which versions are staged
 //                 'N'                                         the next volume's number 8
 //     index       number 8 ‖ pageidx 4 ‖ ~local LSN 8         1 ‖ size 4: available
@@ -79,6 +80,7 @@ struct store_key store_key_next_number(void);
 struct store_key store_key_volume(const struct gid *vid);
 struct store_key store_key_request(uint64_t number);
 struct store_key store_key_fence(uint64_t number);
+struct store_key store_key_fork(uint64_t number);
 struct store_key store_key_staging(uint64_t number);
 struct store_key store_key_number(uint64_t number); // the prefix of a volume's keys in the other families
 struct store_key store_key_version(uint64_t number, uint32_t pageidx, uint64_t lsn);

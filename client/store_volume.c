@@ -123,8 +123,10 @@ static enum graft_status check_arguments(const struct gid *vid, uint32_t page_si
     return GRAFT_OK;
 }
 
+// A fork of `origin` (NULL: none) shows itself only when its record is published.
 static enum graft_status make_volume(struct store *store, struct store_record *record,
-                                     struct store_volume **ret_volume, struct graft_error *err)
+                                     const struct store_volume *origin, struct store_volume **ret_volume,
+                                     struct graft_error *err)
 {
     const struct gid *vid = &record->state.vid;
     LOCK_GUARD(&store->table_lock);
@@ -139,7 +141,8 @@ static enum graft_status make_volume(struct store *store, struct store_record *r
 
     record->number = store->next_number;
     _cleanup_(rocks_batch_free_p) rocksdb_writebatch_t *batch = rocksdb_writebatch_create();
-    put_record(store, batch, record);
+    if (!origin)
+        put_record(store, batch, record);
     struct store_key key = store_key_next_number();
     uint8_t next[8];
     put_le64(next, record->number + 1);
@@ -152,7 +155,27 @@ static enum graft_status make_volume(struct store *store, struct store_record *r
     FAILPOINT("volume.create.after");
     store->next_number++;
     *ret_volume = add_volume(store, record);
+    (*ret_volume)->origin_number = origin ? origin->number : 0;
     return GRAFT_OK;
+}
+
+static struct store_record record_of_clone(const struct gid *vid, uint32_t page_size,
+                                           enum graft_volume_kind kind, const struct store_remote *head)
+{
+    struct store_record record = {
+        .state = {.vid = *vid, .page_size = page_size, .kind = kind},
+        .cuts = {.lowest = UINT32_MAX},
+    };
+    if (head->lsn > 0) {
+        struct store_state *state = &record.state;
+        state->local_lsn = 1;
+        state->mapped_lsn = 1;
+        state->page_count = head->page_count;
+        state->remote = *head;
+        state->remote_seen_lsn = head->lsn;
+        record.floor = (struct store_floor){1, head->lsn, head->page_count};
+    }
+    return record;
 }
 
 enum graft_status store_volume_create(struct store *store, const struct gid *vid, uint32_t page_size,
@@ -172,20 +195,16 @@ enum graft_status store_volume_clone(struct store *store, const struct gid *vid,
         status = store_check_usable(store, err);
     if (status != GRAFT_OK)
         return status;
-    struct store_record record = {
-        .state = {.vid = *vid, .page_size = page_size, .kind = kind},
-        .cuts = {.lowest = UINT32_MAX},
-    };
-    if (head->lsn > 0) {
-        struct store_state *state = &record.state;
-        state->local_lsn = 1;
-        state->mapped_lsn = 1;
-        state->page_count = head->page_count;
-        state->remote = *head;
-        state->remote_seen_lsn = head->lsn;
-        record.floor = (struct store_floor){1, head->lsn, head->page_count};
-    }
-    return make_volume(store, &record, ret_volume, err);
+    struct store_record record = record_of_clone(vid, page_size, kind, head);
+    return make_volume(store, &record, NULL, ret_volume, err);
+}
+
+enum graft_status store_volume_prepare(const struct store_volume *origin, const struct gid *vid,
+                                       const struct store_remote *head, struct store_volume **ret_volume,
+                                       struct graft_error *err)
+{
+    struct store_record record = record_of_clone(vid, origin->page_size, origin->kind, head);
+    return make_volume(origin->store, &record, origin, ret_volume, err);
 }
 
 enum graft_status store_volume_open(struct store *store, const struct gid *vid,
@@ -242,7 +261,8 @@ enum graft_status store_volume_delete(struct store *store, const struct gid *vid
 
     _cleanup_(rocks_batch_free_p) rocksdb_writebatch_t *batch = rocksdb_writebatch_create();
     struct store_key keys[] = {store_key_volume(vid), store_key_request(record.number),
-                               store_key_fence(record.number), store_key_staging(record.number)};
+                               store_key_fence(record.number), store_key_fork(record.number),
+                               store_key_staging(record.number)};
     for (size_t i = 0; i < ARRAY_COUNT(keys); i++)
         store_delete(store->local, batch, FAMILY_VOLUMES, &keys[i]);
     for (unsigned family = FAMILY_INDEX; family < FAMILY_COUNT; family++)
@@ -313,6 +333,11 @@ void store_put_record(struct store_volume *volume, rocksdb_writebatch_t *batch,
 {
     CHECK(next->number == volume->number);
     put_record(volume->store, batch, next);
+    // A fork's first record ends what its origin kept of it.
+    if (volume->origin_number > 0) {
+        struct store_key key = store_key_fork(volume->origin_number);
+        store_delete(volume->store->local, batch, FAMILY_VOLUMES, &key);
+    }
 }
 
 enum graft_status store_publish_locked(struct store_volume *volume, rocksdb_writebatch_t *batch,
@@ -323,6 +348,7 @@ enum graft_status store_publish_locked(struct store_volume *volume, rocksdb_writ
     enum graft_status status = store_write(volume->store, volume->store->local, synced, batch, err);
     if (status != GRAFT_OK)
         return status;
+    volume->origin_number = 0;
     LOCK_GUARD(&volume->store->lock);
     CHECK(next->state.local_lsn >= volume->record.state.local_lsn);
     volume->record = *next;

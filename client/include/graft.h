@@ -226,6 +226,14 @@ enum graft_discard_flags {
 enum graft_status graft_discard(struct graft_volume *volume, unsigned flags, uint64_t *ret_dropped,
                                 struct graft_error *err);
 
+// [network, for a volume that the servers know] Makes a new volume, with a VID of its own, that is what this one is now: the
+// servers fork what both have (no page travels, neither up nor down), and what is unpushed here becomes one local commit on
+// top, to be pushed like any other; the rest is fetched when it is read. A push without an answer is settled first, as by
+// graft_reset(). This volume stays as it is, its local commits included, until graft_reset(). The fork is there whole or not
+// at all; after a crash the same call goes on with the same VID. GONE / RETIRED if the servers no longer keep the commit that
+// this volume is based on, CORRUPT for a `corrupt` volume.
+enum graft_status graft_fork(struct graft_volume *volume, struct graft_volume **ret_fork, struct graft_error *err);
+
 struct graft_sync_settings {
     bool push;              // push after local commits
     bool pull;              // pull when the servers' head moves (by a watch stream; polling where that is refused)

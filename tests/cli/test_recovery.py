@@ -6,6 +6,7 @@ import socket
 import subprocess
 
 import cluster
+import wire
 
 
 class Recovery(cluster.GraftTest):
@@ -66,6 +67,44 @@ class Recovery(cluster.GraftTest):
         self.graft("push", vid, code=None)
         self.assertIn(self.status(vid)["status"], ("ok", "rejected"))
         self.assertLessEqual(sum(row["pages_changed"] == 1 for row in self.graft_json("log", vid)), 1)
+
+    def test_a_fork_keeps_the_local_commits_of_a_rejected_volume(self):
+        vid = self.volume()
+        self.graft("clone", vid, data="winner")
+        self.graft("write", vid, 2, stdin=b"w" * 4096, data="winner")
+        self.graft("push", vid, data="winner")
+        self.graft("push", vid, code=3)
+        answer = self.graft_json("fork", vid)
+        fork = answer["vid"]
+        self.assertEqual((answer["forked_from"], answer["pending_commits"], answer["page_count"]), (vid, 1, 10))
+        self.assertEqual(self.status(fork)["fetch"], {"requests": 0, "pages": 0, "bytes": 0})
+        self.graft("push", fork)
+        self.graft("reset", vid)
+        self.assertEqual(self.graft("read", vid, 2), b"w" * 4096)
+        self.graft("clone", fork, data="winner")
+        self.assertEqual(self.graft("read", fork, 2, data="winner"), b"2" * 4096)
+        self.assertEqual(self.graft("read", fork, 1, data="winner"), self.graft("read", vid, 1))
+        self.assertEqual(len(self.graft_text("fork", fork)), 22)
+
+    def test_a_killed_fork_leaves_nothing_and_goes_on(self):
+        vid = self.volume()
+        before = self.graft_text("volume", "list").split()
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+            fork = subprocess.Popen([cluster.CLI, "fork", vid],
+                                    env={**self.cluster.environment("a"), "GRAFT_METASTORE": url},
+                                    preexec_fn=cluster.die_with_parent)
+            connection, _ = listener.accept()
+            request = connection.recv(4096)
+            self.assertIn(b"/v1/fork", request)
+            fork.kill()
+            fork.wait(20)
+            connection.close()
+        self.assertEqual(self.graft_text("volume", "list").split(), before)
+        made = self.graft_text("fork", vid)
+        self.assertIn(wire.gid_bytes(made), request, "another VID than the one that was asked for first")
+        self.assertEqual(self.graft("read", made, 2), b"2" * 4096)
+        self.assertEqual(self.status(vid)["pending_commits"], 1)
 
     def test_a_reset_settles_a_killed_push(self):
         vid = self.volume()
