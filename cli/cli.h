@@ -26,6 +26,7 @@ struct cli_settings {
     const char *pagestore;
     bool json;
     bool progress;
+    const char *durability;
     uint64_t deadline_ms;
     // of single commands
     uint64_t page_size;

@@ -103,7 +103,15 @@ enum graft_status cli_client(struct cli *cli, struct graft_error *err)
 {
     if (cli->client)
         return GRAFT_OK;
+    bool normal = strcmp(cli->settings.durability, "normal") == 0;
+    if (!normal && strcmp(cli->settings.durability, "full") != 0) {
+        *err = (struct graft_error){.status = GRAFT_INVALID, .detail = GRAFT_DETAIL_BAD_ARGUMENT};
+        snprintf(err->message, sizeof err->message, "--durability is full or normal, not \"%.40s\"",
+                 cli->settings.durability);
+        return err->status;
+    }
     struct graft_settings settings = {
+        .durability = normal ? GRAFT_DURABILITY_NORMAL : GRAFT_DURABILITY_FULL,
         .data = cli->settings.data,
         .metastore = cli->settings.metastore,
         .pagestore = cli->settings.pagestore,

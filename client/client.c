@@ -61,11 +61,15 @@ enum graft_status graft_open(const struct graft_settings *settings, struct graft
     REQUIRE(settings);
     REQUIRE(settings->data);
     REQUIRE(ret_client);
+    if (settings->durability != GRAFT_DURABILITY_FULL && settings->durability != GRAFT_DURABILITY_NORMAL)
+        return error_set(err, GRAFT_INVALID, GRAFT_DETAIL_BAD_ARGUMENT, "durability %d is unknown",
+                         (int)settings->durability);
     struct graft *client = calloc(1, sizeof *client);
     if (!client)
         return error_set(err, GRAFT_INTERNAL, GRAFT_DETAIL_NO_MEMORY, "no memory for a client");
     struct store_settings store_settings = {.directory = settings->data,
-                                            .memory_size = settings->memory_size};
+                                            .memory_size = settings->memory_size,
+                                            .durability = settings->durability};
     enum graft_status status = store_open(&store_settings, &client->store, err);
     if (status != GRAFT_OK)
         goto no_store;

@@ -246,6 +246,7 @@ enum graft_status store_open(const struct store_settings *settings, struct store
     store->writer_memory_size =
         settings->writer_memory_size ? settings->writer_memory_size : STORE_WRITER_MEMORY_MAX;
     store->batch_entries = settings->batch_entries ? settings->batch_entries : STORE_BATCH_ENTRIES;
+    store->sync_commits = settings->durability == GRAFT_DURABILITY_FULL;
     mutex_init(&store->table_lock, RANK_VOLUME);
     mutex_init(&store->lock, RANK_STORE);
     store->directory = strdup(settings->directory);

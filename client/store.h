@@ -69,6 +69,7 @@ struct store_settings {
     // batches of a pull or a removal have (0: STORE_BATCH_ENTRIES).
     uint64_t writer_memory_size;
     unsigned batch_entries;
+    enum graft_durability durability; // of local commits; everything else is synced where it says so
 };
 
 // Opens or makes the directory and drops what an interrupted commit or pull left above a volume's head. BUSY
@@ -268,8 +269,8 @@ enum graft_status store_writer_read(struct store_writer *writer, uint32_t pageid
                                     struct store_page *ret_page, struct graft_error *err);
 struct store_pin *store_writer_base(struct store_writer *writer); // borrowed: the pin that it began on
 uint32_t store_writer_page_count(const struct store_writer *writer);
-// Commits atomically, durable on return, and frees the writer whatever the answer. CONFLICT / NOT_HEAD if the
-// head moved since it began. A writer that changed nothing gives the head and commits nothing. *ret_lsn (may
+// Commits atomically, durable on return (with GRAFT_DURABILITY_NORMAL: once a later call syncs), and frees the
+// writer whatever the answer. CONFLICT / NOT_HEAD if the head moved since it began. A writer that changed nothing gives the head and commits nothing. *ret_lsn (may
 // be NULL) is the new head.
 enum graft_status store_writer_commit(struct store_writer *writer, uint64_t *ret_lsn,
                                       struct graft_error *err);

@@ -66,6 +66,7 @@ struct store {
     struct disk_reserve reserve; // pages ask it before they are written; what makes room or settles a push does not
     uint64_t writer_memory_size;
     unsigned batch_entries;
+    bool sync_commits; // GRAFT_DURABILITY_FULL
 
     struct mutex table_lock; // held while a volume is loaded, made or deleted
     uint64_t next_number;    // table_lock

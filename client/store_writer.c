@@ -425,7 +425,8 @@ static enum graft_status commit_locked(struct store_writer *writer, uint64_t *re
         store_record_cut(&next, lsn, writer->cut);
     status = FAILPOINT_ERROR("commit.publish.before", err);
     if (status == GRAFT_OK)
-        status = store_publish_locked(volume, change.batch, &next, true, err);
+        status = store_publish_locked(volume, change.batch, &next,
+                                      volume->store->sync_commits || volume->origin_number > 0, err);
     FAILPOINT("commit.publish.after");
     if (status != GRAFT_OK)
         return status;

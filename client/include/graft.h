@@ -65,6 +65,15 @@ const char *graft_detail_text(enum graft_detail detail);
 
 // ---- clients --------------------------------------------------------------------------------------------------------
 
+enum graft_durability {
+    // A local commit is on the disk when its call returns.
+    GRAFT_DURABILITY_FULL = 0,
+    // A local commit survives the process, also if it is killed, but a power failure may lose the latest ones (never one
+    // without all that followed it). It is on the disk when a later call needs it there: a push, pull or reset, before its
+    // first message leaves or its result shows.
+    GRAFT_DURABILITY_NORMAL = 1,
+};
+
 struct graft_settings {
     const char *data;      // the data directory, made if missing; one process at a time
     const char *metastore; // base URL; NULL: network calls give UNAVAILABLE
@@ -73,10 +82,13 @@ struct graft_settings {
     uint32_t deadline_ms;  // of one network call; 0: 30,000. What moves many pages takes as long as they need: there it is
                            // the longest standstill.
     uint64_t memory_size;  // for caches of the local store; 0: 32 MiB
+    enum graft_durability durability; // of local commits
 };
 
 // Opens or makes the data directory. BUSY / LOCKED if another process has it (its pid is in the message), CORRUPT if what
-// lies there cannot be read, INTERNAL for the disk's own errors. Needs no server.
+// lies there cannot be read, INTERNAL for the disk's own errors. Needs no server. A write or sync of the disk that fails
+// later closes the client for good: every call gives that error until the directory is opened anew, which replays what the
+// disk has; a failed sync is never tried again.
 enum graft_status graft_open(const struct graft_settings *settings, struct graft **ret_client, struct graft_error *err);
 // Stops background sync, closes the store. NULL is fine. With a volume still open it ends what uses the network, and the rest
 // goes with the last volume.

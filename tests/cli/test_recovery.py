@@ -106,6 +106,14 @@ class Recovery(cluster.GraftTest):
         self.assertEqual(self.graft("read", made, 2), b"2" * 4096)
         self.assertEqual(self.status(vid)["pending_commits"], 1)
 
+    def test_durability_is_full_or_normal(self):
+        vid = self.volume()
+        self.graft("write", vid, 4, "--durability", "normal", stdin=b"4" * 4096)
+        self.assertEqual(self.graft("read", vid, 4), b"4" * 4096)
+        self.graft("push", vid, env={"GRAFT_DURABILITY": "normal"})
+        self.graft("status", "--durability", "sometimes", code=1)
+        self.assertIn("full or normal", self.stderr)
+
     def test_a_reset_settles_a_killed_push(self):
         vid = self.volume()
         self.killed_push(vid)
