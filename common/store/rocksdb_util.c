@@ -10,6 +10,7 @@
 #include "common/base/check.h"
 #include "common/base/files.h"
 #include "common/base/limits.h"
+#include "common/store/rocksdb_manifest.h"
 
 #define PATH_SIZE_MAX 4096
 
@@ -258,9 +259,13 @@ enum graft_status rocks_open(const char *path, const struct rocks_settings *sett
         rocks->family_options[i] = make_family_options(
             settings, &families[i], settings->cache_of ? settings->cache_of->cache : rocks->cache);
 
-    status = open_database(rocks, path, families, err);
+    struct graft_error error;
+    status = open_database(rocks, path, families, &error);
+    bool cut = false;
+    if (status == GRAFT_CORRUPT && rocks_cut_manifest(path, &cut, NULL) == GRAFT_OK && cut)
+        status = open_database(rocks, path, families, &error);
     if (status != GRAFT_OK)
-        return status;
+        return error_copy(err, &error);
     *ret_rocks = TAKE(rocks);
     return GRAFT_OK;
 }

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <criterion/criterion.h>
 #include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -187,4 +189,104 @@ Test(rocksdb_util, a_damaged_database_is_corrupt)
     struct rocks *damaged = NULL;
     cr_assert_eq(rocks_open(folder.path, &settings, families, 2, &damaged, &error), GRAFT_CORRUPT, "%s",
                  error.message);
+}
+
+// ---- a MANIFEST whose end did not reach the disk whole
+
+static void manifest_path(char to[4096])
+{
+    char current[4096], name[64] = "";
+    snprintf(current, sizeof current, "%s/CURRENT", folder.path);
+    FILE *file = fopen(current, "r");
+    cr_assert(file && fscanf(file, "%63s", name) == 1);
+    fclose(file);
+    snprintf(to, 4096, "%s/%s", folder.path, name);
+}
+
+// A record of 700 bytes with a wrong checksum: what a loss of power leaves where only its first sector was written.
+static void append_torn_record(const char *path, bool zeros)
+{
+    uint8_t record[707] = {1, 2, 3, 4, 700 & 0xff, 700 >> 8, 1};
+    memset(record + 7, 0x5a, zeros ? 20 : 700);
+    int fd = open(path, O_WRONLY | O_APPEND);
+    cr_assert(fd >= 0 && write(fd, record, sizeof record) == sizeof record);
+    close(fd);
+}
+
+static uint8_t *read_manifest(const char *path, size_t *ret_size)
+{
+    FILE *file = fopen(path, "r");
+    uint8_t *data = malloc(1 << 16);
+    cr_assert(file && data);
+    *ret_size = fread(data, 1, 1 << 16, file);
+    fclose(file);
+    return data;
+}
+
+Test(rocksdb_util, a_torn_end_of_the_manifest_is_cut_off)
+{
+    char path[4096];
+    put(0, "key", "one");
+    put(1, "key", "two");
+    rocks_close(TAKE(rocks));
+    manifest_path(path);
+    append_torn_record(path, true);
+    reopen();
+    assert_value(0, "key", "one");
+    assert_value(1, "key", "two");
+
+    // The next append, which the same sync was to cover, may have come through whole.
+    rocks_close(TAKE(rocks));
+    manifest_path(path);
+    size_t size;
+    uint8_t *sound = read_manifest(path, &size);
+    append_torn_record(path, true);
+    int fd = open(path, O_WRONLY | O_APPEND);
+    cr_assert(fd >= 0 && write(fd, sound, size) == (ssize_t)size);
+    close(fd);
+    free(sound);
+    reopen();
+    assert_value(0, "key", "one");
+    assert_value(1, "key", "two");
+}
+
+static void expect_corrupt(void)
+{
+    char path[4096];
+    size_t before, after;
+    struct graft_error error;
+    manifest_path(path);
+    uint8_t *old = read_manifest(path, &before);
+    cr_assert_eq(rocks_open(folder.path, &settings, families, 2, &rocks, &error), GRAFT_CORRUPT);
+    uint8_t *new = read_manifest(path, &after);
+    cr_assert(before == after && memcmp(old, new, before) == 0, "the evidence is changed");
+    free(old);
+    free(new);
+}
+
+Test(rocksdb_util, other_damage_of_the_manifest_is_reported)
+{
+    char path[4096];
+    put(0, "key", "one");
+    rocks_close(TAKE(rocks));
+    manifest_path(path);
+    size_t size;
+    uint8_t *sound = read_manifest(path, &size);
+
+    // No sector is missing.
+    append_torn_record(path, false);
+    expect_corrupt();
+    // A byte in the middle.
+    cr_assert_eq(truncate(path, (off_t)size), 0);
+    sound[size / 2] ^= 1;
+    int all = open(path, O_WRONLY);
+    cr_assert(all >= 0 && pwrite(all, sound, size, 0) == (ssize_t)size);
+    expect_corrupt();
+
+    sound[size / 2] ^= 1;
+    cr_assert_eq(pwrite(all, sound, size, 0), (ssize_t)size);
+    close(all);
+    free(sound);
+    reopen();
+    assert_value(0, "key", "one");
 }
