@@ -82,7 +82,7 @@ class FullDiskTest(cluster.GraftTest):
             data = f"filling-{number}"
             source = os.urandom(PUSH * MIB)
             vid = self.graft_text("import", self.write_file("source", source), data=data)
-            output = self.graft_any("push", vid, "--deadline", "1s", "--json", data=data)
+            output = self.graft_any("push", vid, "--deadline", "10s", "--json", data=data)
             if output.returncode:
                 refused = json.loads(output.stdout)["error"]
                 break
