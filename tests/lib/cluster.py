@@ -87,9 +87,10 @@ class Daemon:
 
 
 class Cluster:
-    """Both daemons with their data under `folder`; `extra`: more arguments for each."""
+    """Both daemons with their data under `folder`; `extra`: more arguments for each; `between`: a function that gives the
+    URL at which the pagestore sees the metastore."""
 
-    def __init__(self, folder, extra=()):
+    def __init__(self, folder, extra=(), between=Daemon.url):
         self.folder = pathlib.Path(folder)
         key = self.folder / "cluster.key"
         key.touch(mode=0o600)
@@ -98,7 +99,7 @@ class Cluster:
                                 {"--listen": "listen", "--watch-listen": "watch"}).start()
         self.pagestore = Daemon("pagestore", self.folder,
                                 ["--store", f"fs:{self.folder}/segments", "--cache", self.folder / "cache",
-                                 "--metastore", self.metastore.url(), *extra], {"--listen": "listen"}).start()
+                                 "--metastore", between(self.metastore), *extra], {"--listen": "listen"}).start()
 
     def stop(self):
         for daemon in (self.pagestore, self.metastore):

@@ -50,14 +50,14 @@ class Simulation:
             return simulation.check()
     """
 
-    def __init__(self, name, seed):
-        self.name, self.seed, self.bad = name, seed, False
+    def __init__(self, name, seed, **cluster):
+        self.name, self.seed, self.bad, self.options = name, seed, False, cluster
         self.workloads = []
 
     def __enter__(self):
         self.temporary = tempfile.TemporaryDirectory(prefix="graft-sim-")
         self.folder = pathlib.Path(self.temporary.name)
-        self.cluster = graft.Cluster(self.folder)
+        self.cluster = graft.Cluster(self.folder, **self.options)
         return self
 
     def workload(self, name, **options):
@@ -100,7 +100,7 @@ class Client:
 
     def command(self, *more):
         workload = self.workload
-        metastore, pagestore = workload.urls()
+        metastore, pagestore = workload.urls(self)
         return [CLIENT, "--workload", workload.name, "--client", self.name, "--log", self.log, "--data", self.data,
                 "--seed", str(workload.random.getrandbits(63)), "--metastore", metastore, "--pagestore", pagestore,
                 "--deadline-ms", str(workload.deadline_ms), *more]
@@ -149,8 +149,8 @@ class Client:
 
 
 class Workload:
-    """`servers`: the URLs of metastore and pagestore as the clients are to see them (a proxy's); the cluster's by
-    default, and while the first state is pushed and when the clients settle."""
+    """`servers`: the URLs of metastore and pagestore as the clients are to see them (a proxy's), or a dictionary of such
+    by client; the cluster's by default, and while the first state is pushed and when the clients settle."""
 
     def __init__(self, name, cluster, seed, servers=None, deadline_ms=5000):
         self.name, self.cluster, self.folder = name, cluster, cluster.folder
@@ -165,8 +165,9 @@ class Workload:
         self.servers = servers
         self.seen = {client.log: client.log.stat().st_size for client in self.clients}
 
-    def urls(self):
-        return self.servers or (self.cluster.metastore.url(), self.cluster.pagestore.url())
+    def urls(self, client):
+        servers = self.servers.get(client.name) if isinstance(self.servers, dict) else self.servers
+        return servers or (self.cluster.metastore.url(), self.cluster.pagestore.url())
 
     def start(self):
         for client in self.clients:

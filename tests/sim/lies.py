@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A network that lies: clients work while tests/lib/fault_proxy.py stands between all of them and the daemons, and between
+pagestore and metastore."""
+import functools
+import random
+
+from fault_proxy import KINDS, Network
+from scenarios import scenario
+from workloads import CLIENTS, Simulation
+
+SECONDS = 5
+DEADLINE_MS = 1500  # below the longest stall
+# What a kind's probability per request may be at most. A partition holds everything for a while, so it is rarer.
+STRENGTH = {kind: 0.06 for kind in KINDS} | {"delay": 0.2, "corrupt_request": 0.2, "corrupt_reply": 0.2,
+                                             "stall_request": 0.02, "stall_reply": 0.02, "partition": 0.01,
+                                             "partition_out": 0.01, "partition_back": 0.01}
+# A page whose bytes changed on the way is reported as such to who asked for it: that is what was promised.
+ALLOWED = {"corrupt_request": "corruption reported", "corrupt_reply": "corruption reported"}
+
+
+def faults_of(seed):
+    """A mixture: about half of the kinds, each more or less strong."""
+    dice = random.Random(f"mixture {seed}")
+    return {kind: STRENGTH[kind] * dice.uniform(0.2, 1) for kind in KINDS if dice.random() < 0.6}
+
+
+def lie(name, seed, seconds=SECONDS):
+    """The report of one workload on such a network. Its last act: the network heals, and everything settles."""
+    network = Network(seed, faults_of(seed), stall_max=DEADLINE_MS / 1000 * 1.5)
+    try:
+        def between(metastore):
+            return network.link("pagestore-metastore", metastore.port())
+
+        with Simulation(f"lies {name}", seed, between=between) as simulation:
+            network.lying = False  # while the first state is made
+            workload = simulation.workload(name, deadline_ms=DEADLINE_MS)
+            daemons = simulation.cluster.metastore, simulation.cluster.pagestore
+            workload.servers = {client.name: tuple(network.link(f"{client.name}-{daemon.name}", daemon.port())
+                                                   for daemon in daemons) for client in workload.clients}
+            network.lying = True
+            workload.run(seconds)
+            network.heal()
+            report = simulation.check([ALLOWED[kind] for kind in network.fired if kind in ALLOWED])
+        for kind, count in network.fired.items():
+            report.inject(kind, count)
+        report.count(requests=network.requests, milliseconds=round(seconds * 1000))
+        return report
+    finally:
+        network.close()
+
+
+for name in CLIENTS:
+    scenario(f"lies-{name}")(functools.partial(lie, name))
