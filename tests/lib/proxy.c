@@ -72,25 +72,34 @@ static void accept_link(struct proxy *proxy)
 }
 
 // A request's first bytes name its path. Calls do not overlap on a connection, so an answer belongs to the last request.
-static void note_call(struct link *link, enum proxy_direction direction, const char *data, size_t size)
+static void note_call(struct link *link, enum proxy_direction direction, const char *data)
 {
-    static const char method[] = "POST ";
-    if (direction != PROXY_REQUEST || size < sizeof method || memcmp(data, method, sizeof method - 1) != 0)
+    if (direction != PROXY_REQUEST || (strncmp(data, "POST /", 6) != 0 && strncmp(data, "GET /", 5) != 0))
         return;
-    const char *path = data + sizeof method - 1;
+    const char *path = strchr(data, '/');
     size_t path_size = MIN(strcspn(path, " "), sizeof link->path - 1);
     memcpy(link->path, path, path_size);
     link->path[path_size] = '\0';
     link->passed[PROXY_REQUEST] = link->passed[PROXY_ANSWER] = 0;
 }
 
+// "100 Continue" comes before the body was sent: it is no part of the answer.
+static size_t interim_size(enum proxy_direction direction, const char *data)
+{
+    const char *end = strstr(data, "\r\n\r\n");
+    if (direction != PROXY_ANSWER || strncmp(data, "HTTP/1.1 100 ", 13) != 0 || !end)
+        return 0;
+    return (size_t)(end - data) + 4;
+}
+
 // How many of `size` bytes may pass before the call is held.
-static size_t allowed(struct proxy *proxy, const struct link *link, enum proxy_direction direction, size_t size)
+static size_t allowed(struct proxy *proxy, const struct link *link, enum proxy_direction direction,
+                      size_t size)
 {
     LOCK_GUARD(&proxy->lock);
     const struct proxy_stop *stop = &proxy->stop;
-    if (!stop->path || proxy->is_held || stop->direction != direction || strcmp(stop->path, link->path) != 0 ||
-        link->passed[direction] + size <= stop->after)
+    if (!stop->path || proxy->is_held || stop->direction != direction ||
+        strcmp(stop->path, link->path) != 0 || link->passed[direction] + size <= stop->after)
         return size;
     return stop->after - link->passed[direction];
 }
@@ -104,8 +113,9 @@ static void pass(struct proxy *proxy, struct link *link, enum proxy_direction di
         return;
     }
     data[size] = '\0';
-    note_call(link, direction, data, (size_t)size);
-    size_t count = allowed(proxy, link, direction, (size_t)size);
+    note_call(link, direction, data);
+    size_t interim = interim_size(direction, data);
+    size_t count = interim + allowed(proxy, link, direction, (size_t)size - interim);
     int to = link->ends[direction == PROXY_REQUEST ? 1 : 0];
     for (size_t sent = 0; sent < count;) {
         ssize_t written = send(to, data + sent, count - sent, MSG_NOSIGNAL);
@@ -115,7 +125,7 @@ static void pass(struct proxy *proxy, struct link *link, enum proxy_direction di
         }
         sent += (size_t)written;
     }
-    link->passed[direction] += count;
+    link->passed[direction] += count - interim;
     if (count == (size_t)size)
         return;
     link->held = true;
@@ -164,7 +174,8 @@ static void *run(void *context)
         for (int i = 0; i < LINKS_MAX; i++) {
             struct link *link = &proxy->links[i];
             for (int end = 0; end < 2; end++) {
-                if (polled[2 + 2 * i + end].revents && link->ends[end] == polled[2 + 2 * i + end].fd && !link->held)
+                if (polled[2 + 2 * i + end].revents && link->ends[end] == polled[2 + 2 * i + end].fd &&
+                    !link->held)
                     pass(proxy, link, end == 0 ? PROXY_REQUEST : PROXY_ANSWER);
             }
         }

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // A TCP proxy in front of a daemon that stops where a test wants it to: at a byte of a request or of its answer. It knows
-// as much of HTTP as it needs to tell which call a connection carries.
+// as much of HTTP as it needs to tell which call a connection carries. One thread serves all connections and blocks where a
+// peer does not read: it is for one client and a stop that a test waits for. Random faults: tests/lib/fault_proxy.py.
 //
 //     struct proxy *proxy = proxy_new(address);
 //     proxy_stop_at(proxy, &(struct proxy_stop){"/v1/commit", PROXY_ANSWER, 0});
