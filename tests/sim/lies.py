@@ -3,12 +3,14 @@
 pagestore and metastore."""
 import functools
 import random
+import time
 
 from fault_proxy import KINDS, Network
 from scenarios import scenario
 from workloads import CLIENTS, Simulation
 
 SECONDS = 5
+PUSHES_MIN = 5  # acknowledged; a schedule goes on until there were so many, and fails after half a minute without one
 DEADLINE_MS = 1500  # below the longest stall
 # What a kind's probability per request may be at most. A partition holds everything for a while, so it is rarer.
 STRENGTH = {kind: 0.06 for kind in KINDS} | {"delay": 0.2, "corrupt_request": 0.2, "corrupt_reply": 0.2,
@@ -38,12 +40,17 @@ def lie(name, seed, seconds=SECONDS):
             workload.servers = {client.name: tuple(network.link(f"{client.name}-{daemon.name}", daemon.port())
                                                    for daemon in daemons) for client in workload.clients}
             network.lying = True
+            began = time.monotonic()
             workload.run(seconds)
+            acknowledged = workload.acknowledged()
+            while acknowledged < PUSHES_MIN:
+                acknowledged += workload.wait_for_progress()
+            took = time.monotonic() - began
             network.heal()
             report = simulation.check([ALLOWED[kind] for kind in network.fired if kind in ALLOWED])
         for kind, count in network.fired.items():
             report.inject(kind, count)
-        report.count(requests=network.requests, milliseconds=round(seconds * 1000))
+        report.count(requests=network.requests, milliseconds=round(took * 1000), acknowledged_while_lying=acknowledged)
         return report
     finally:
         network.close()
