@@ -10,7 +10,9 @@ from scenarios import scenario
 from workloads import CLIENTS, Simulation
 
 SECONDS = 5
-PUSHES_MIN = 5  # acknowledged; a schedule goes on until there were so many, and fails after half a minute without one
+# A schedule goes on until there were so many acknowledged pushes and requests, and fails after half a minute without a
+# push.
+PUSHES_MIN, REQUESTS_MIN = 8, 50
 DEADLINE_MS = 1500  # below the longest stall
 # What a kind's probability per request may be at most. A partition holds everything for a while, so it is rarer.
 STRENGTH = {kind: 0.06 for kind in KINDS} | {"delay": 0.2, "corrupt_request": 0.2, "corrupt_reply": 0.2,
@@ -43,7 +45,7 @@ def lie(name, seed, seconds=SECONDS):
             began = time.monotonic()
             workload.run(seconds)
             acknowledged = workload.acknowledged()
-            while acknowledged < PUSHES_MIN:
+            while acknowledged < PUSHES_MIN or network.requests < REQUESTS_MIN:
                 acknowledged += workload.wait_for_progress()
             took = time.monotonic() - began
             network.heal()

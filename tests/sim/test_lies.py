@@ -10,16 +10,13 @@ import unittest
 
 import cluster
 from fault_proxy import KINDS
-from lies import PUSHES_MIN, lie
+from lies import PUSHES_MIN, REQUESTS_MIN, lie
 from workloads import CLIENTS
 
 SEED = int(os.environ.get("GRAFT_SIM_SEED", random.getrandbits(32)))
 SCHEDULES = int(os.environ.get("GRAFT_SIM_SCHEDULES", 30))
 AT_ONCE = 5  # most of the time their clients wait
-# Under these a schedule says nothing and counts as failed; PUSHES_MIN is another.
-REQUESTS_MIN = 50
-COMMITS_MIN = 10
-# Each kind of fault, over all schedules.
+# Under this the run says nothing and counts as failed: each kind of fault, over all schedules.
 FIRED = 5
 
 
@@ -53,7 +50,6 @@ class LieTest(unittest.TestCase):
         self.assertFalse(report.anomalies, text)
         self.assertGreaterEqual(report.figures["acknowledged_while_lying"], PUSHES_MIN, text)
         self.assertGreaterEqual(report.figures["requests"], REQUESTS_MIN, text)
-        self.assertGreaterEqual(report.figures["commit_ok"], COMMITS_MIN, text)
 
     def test_z_every_kind_of_fault_came(self):
         print(f"# {SCHEDULES} schedules, GRAFT_SIM_SEED={SEED}: {dict(self.fired)}", flush=True)
