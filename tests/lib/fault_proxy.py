@@ -107,10 +107,17 @@ class Message:
         return self.start.split(b" ")[1].rsplit(b"/", 1)[-1].decode(errors="replace")
 
 
+async def chunk_size(reader):
+    line = await reader.readline()
+    if not line.endswith(b"\n"):
+        raise Broken("half a chunk")
+    return int(line.split(b";")[0], 16)
+
+
 async def read_body(reader, message, is_answer):
     if b"chunked" in message.header(b"transfer-encoding").lower():
         body = bytearray()
-        while size := int((await reader.readline()).split(b";")[0] or b"!", 16):
+        while size := await chunk_size(reader):
             if len(body) + size > BODY_MAX:
                 raise Broken("too large")
             body += await reader.readexactly(size)

@@ -2,6 +2,7 @@
 """The fault proxy by itself: each kind of fault does what its name says, and the seed decides."""
 import http.client
 import http.server
+import socket
 import sys
 import threading
 import time
@@ -113,6 +114,16 @@ class NetworkTest(unittest.TestCase):
         self.assertEqual(len(network.connections), 1)
         self.assertGreater(300 / (time.monotonic() - began), 100)
         connection.close()
+
+    def test_half_a_request_is_nobodys_request(self):
+        network = self.network()
+        for half in (b"POST /v1/ech", b"POST /v1/echo HTTP/1.1\r\nContent-Length: 9\r\n\r\nhalf",
+                     b"POST /v1/echo HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n"):
+            with socket.create_connection(("127.0.0.1", self.port)) as connection:
+                connection.sendall(half)
+                connection.shutdown(socket.SHUT_WR)
+                self.assertEqual(connection.recv(1), b"")
+        self.assertEqual((self.server.got, network.requests), ([], 0))
 
     def test_expect_is_answered(self):
         self.network()
