@@ -1,0 +1,371 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""The sweep: every failpoint, in every process that passes it, at its first, second and third time.
+
+The process ends there (and, where the place can fail, fails there once), is started again without the failpoint, and the
+workload goes on to its end. Then all that was acknowledged must be there, each push exactly once, and nothing else.
+
+    test_sweep.py [NAME…]     only these failpoints
+
+GRAFT_TEST_SEED repeats a run's seed, GRAFT_TEST_LANES says how many clusters work side by side.
+"""
+import collections
+import hashlib
+import http.client
+import multiprocessing
+import os
+import pathlib
+import select
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+
+import cluster
+import wire
+
+WORKER = cluster.BUILD / "tests/sweep/sweep-worker"
+DAEMONS = {"graft-metastore": "metastore", "graft-pagestore": "pagestore"}
+EXIT_CODE, AGAIN = 86, 3
+HITS = 3
+RESTARTS_MAX = 4
+LANES = int(os.environ.get("GRAFT_TEST_LANES", os.cpu_count() + 1))
+SEED = int(os.environ.get("GRAFT_TEST_SEED", int.from_bytes(os.urandom(4), "big")))
+HISTORY_COMMITS = HITS * 256  # so many summaries of the lowest level
+# A script with all that it takes and the programs in which it may be interrupted; the cheapest comes first.
+SCRIPTS = {"objects": ["sweep-worker"], "sync": ["sweep-worker", *DAEMONS], "large": ["sweep-worker", *DAEMONS],
+           "history": ["graft-metastore"]}
+
+Run = collections.namedtuple("Run", "script program name action hit")
+
+
+class Failure(Exception):
+    pass
+
+
+class Lane:
+    """One cluster, used for one run after the other; each run has clients and volumes of its own."""
+
+    def __init__(self, report=None):
+        shm = pathlib.Path("/dev/shm")  # processes are killed here, not machines: a disk that forgets does as well
+        self.temporary = tempfile.TemporaryDirectory(prefix="graft-sweep-", dir=shm if os.access(shm, os.W_OK) else None)
+        self.folder = pathlib.Path(self.temporary.name)
+        self.runs = 0
+        self.last_volume = b""
+        with armed(None, report):
+            self.cluster = cluster.Cluster(self.folder)
+
+    def close(self):
+        self.cluster.stop()
+        self.temporary.cleanup()
+
+    def daemon(self, program):
+        return getattr(self.cluster, DAEMONS[program])
+
+    def revive(self):
+        """Starts the daemons that have ended; what they ended with."""
+        codes = {}
+        for program in DAEMONS:
+            daemon = self.daemon(program)
+            if daemon.process.poll() is not None:
+                codes[program] = daemon.process.returncode
+                daemon.start()
+        return codes
+
+    # ---- the parts of a run
+
+    def run(self, run, report):
+        """Returns nothing; raises what is wrong."""
+        self.runs += 1
+        folder = self.folder / f"run-{self.runs}"
+        folder.mkdir()
+        self.run_spec, self.report, self.tokens = run, report, {}
+        if run.program in DAEMONS:
+            self.arm_daemon(run)
+        expected = self.history() if run.script == "history" else self.work(run, folder)
+        if run.program in DAEMONS:
+            self.await_end(run)
+        self.check_log(expected)
+        if not self.fired():
+            raise Failure("it never fired")
+
+    def fired(self):
+        run = self.run_spec
+        return run.name is None or any(
+            line.split()[2:] == [run.action, run.name, str(run.hit)] for line in self.report.read_text().splitlines())
+
+    def arm_daemon(self, run):
+        daemon = self.daemon(run.program)
+        daemon.stop()
+        with armed(run, self.report):
+            try:
+                daemon.start()
+            except AssertionError:
+                if not self.fired():
+                    raise
+        self.revive()
+
+    def await_end(self, run):
+        """What a daemon does in the background may come after the workload's end."""
+        if not self.fired() and run.script == "history":
+            wait_for_any([self.daemon(run.program).process], 10)
+        if self.fired() and run.action == "exit":
+            wait_for_any([self.daemon(run.program).process], 10)
+        self.check_codes(self.revive())
+
+    def check_codes(self, codes):
+        for program, code in codes.items():
+            expected = (EXIT_CODE,) if self.run_spec.action == "exit" else (0, 1)
+            if program != self.run_spec.program or code not in expected:
+                raise Failure(f"{program} ended with {code}:\n{self.daemon(program).log()[-2000:]}")
+
+    def work(self, run, folder):
+        """Runs the workload to its end; what it expects of the servers."""
+        ledger = folder / "ledger"
+        command = [WORKER, run.script, folder, ledger, self.cluster.metastore.url(), self.cluster.pagestore.url(), str(SEED)]
+        with armed(run if run.program == "sweep-worker" else None, self.report if run.program in ("sweep-worker", None) else None):
+            worker = start_worker(command)
+        starts = 1
+        while True:
+            processes = [worker, *(self.daemon(program).process for program in DAEMONS)]
+            wait_for_any(processes, 60)
+            self.check_codes(self.revive())
+            if worker.poll() is None:
+                continue
+            errors = worker.stderr.read().decode(errors="replace")
+            worker.stderr.close()
+            if worker.returncode == 0:
+                break
+            expected = (run.program == "sweep-worker" and run.action == "exit" and worker.returncode == EXIT_CODE) or \
+                (run.action == "error" and worker.returncode == AGAIN)
+            starts += 1
+            if not expected or starts > RESTARTS_MAX:
+                raise Failure(f"the workload ended with {worker.returncode} (start {starts - 1}): {errors[-1500:]}")
+            with armed(None, None):
+                worker = start_worker(command)
+        return [line.split()[1:] for line in ledger.read_text().splitlines() if line.startswith("expect ")]
+
+    def history(self):
+        """Hundreds of commits without pages, each sent until it is answered."""
+        caller = wire.Caller(self.cluster.metastore)
+        vid = wire.gid(wire.VOLUME)
+        head = self.insist(caller, "create_volume", {1: vid, 2: 4096, 3: 1})
+        chain, tokens = bytes(16), []
+        for lsn in range(1, HISTORY_COMMITS + 1):
+            token = hashlib.blake2b(b"%d %s %d" % (SEED, vid, lsn), digest_size=16).digest()
+            head = self.insist(caller, "commit", {1: vid, 2: lsn - 1, 3: chain, 4: token, 5: token[::-1], 6: wire.gid(0x83)})
+            snapshot = wire.decode(head[1][0])
+            if snapshot[2][0] != lsn:
+                raise Failure(f"commit {lsn} landed as {snapshot[2][0]}")
+            chain = snapshot[4][0]
+            tokens.append(token)
+        caller.close()
+        self.tokens[vid] = tokens
+        return [[wire.gid_text(vid), str(HISTORY_COMMITS), "0", "0"]]
+
+    def insist(self, caller, call, fields):
+        deadline = time.monotonic() + 20
+        while True:
+            try:
+                answer = caller.post(call, fields)
+                if answer.code == 200:
+                    return answer.message
+                problem = f"{answer.code}: {answer.text}"
+                if answer.code < 500:
+                    raise Failure(f"{call}: {problem}")
+            except (OSError, http.client.HTTPException) as error:
+                problem = str(error)
+            caller.close()
+            wait_for_any([self.cluster.metastore.process], 0.1)
+            self.check_codes(self.revive())
+            if time.monotonic() > deadline:
+                raise Failure(f"{call}: {problem}")
+
+    def check_log(self, expected):
+        """By the metastore's own log: each push once, dense, nothing else; and no volume that nobody made."""
+        caller = wire.Caller(self.cluster.metastore)
+        live = set()
+        for vid, commits, page_count, deleted in expected:
+            binary = wire.gid_bytes(vid)
+            if deleted == "1":
+                continue
+            live.add(binary)
+            log = caller.commits(binary, 1)
+            lsns = [commit[LSN][0] for commit in log]
+            if lsns != list(range(1, int(commits) + 1)):
+                raise Failure(f"{vid}: the log holds {lsns}, and {commits} commits were acknowledged")
+            if binary in self.tokens and [commit[TOKEN][0] for commit in log] != self.tokens[binary]:
+                raise Failure(f"{vid}: the log holds other tokens than were acknowledged")
+            if len({commit[TOKEN][0] for commit in log}) != len(log):
+                raise Failure(f"{vid}: a token landed twice")
+            if log and log[-1].get(PAGE_COUNT, [0])[0] != int(page_count):
+                raise Failure(f"{vid}: the log ends with {log[-1].get(PAGE_COUNT)} pages, not {page_count}")
+        found = {wire.decode(head)[1][0] for head in caller.post(
+            "list_volumes", {1: self.last_volume} if self.last_volume else {}).message.get(1, [])}
+        caller.close()
+        if found != live:
+            raise Failure(f"volumes {[wire.gid_text(vid) for vid in found ^ live]} are not what was acknowledged")
+        self.last_volume = max([self.last_volume, *found])
+
+
+# Fields of a Commit (proto/graft.proto).
+LSN, TOKEN, PAGE_COUNT = 2, 5, 8
+
+
+class armed:
+    """The environment in which a process is started."""
+
+    def __init__(self, run, report):
+        self.values = {"GRAFT_FAILPOINTS": f"{run.name}={run.action}@{run.hit}" if run and run.name else None,
+                       "GRAFT_FAILPOINTS_REPORT": str(report) if report else None}
+
+    def __enter__(self):
+        os.environ.update({name: value for name, value in self.values.items() if value})
+
+    def __exit__(self, *_):
+        for name in self.values:
+            os.environ.pop(name, None)
+
+
+def start_worker(command):
+    return subprocess.Popen(command, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, preexec_fn=cluster.die_with_parent)
+
+
+def wait_for_any(processes, seconds):
+    """Until one of them has ended."""
+    poller, descriptors = select.poll(), []
+    try:
+        for process in processes:
+            if process.poll() is not None:
+                return
+            descriptors.append(os.pidfd_open(process.pid))
+            poller.register(descriptors[-1], select.POLLIN)
+        if not poller.poll(seconds * 1000) and seconds > 20:
+            raise Failure(f"nothing happened for {seconds} s")
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+
+# ---- all of it
+
+def listed():
+    """{program: {failpoint: whether it can fail}}, without reaching one."""
+    programs = {}
+    for program, path in {"sweep-worker": WORKER, **{program: cluster.BUILD / name / program for program, name in DAEMONS.items()},
+                          "graft": cluster.CLI}.items():
+        lines = subprocess.run([path, "--failpoints"], capture_output=True, text=True, check=True).stdout.splitlines()
+        programs[program] = {line.split()[0]: line.split()[1] == "error" for line in lines}
+        if len(programs[program]) != len(lines):
+            raise Failure(f"{program} has two failpoints of one name")
+    return programs
+
+
+def reached_by(script):
+    """How often each program reaches each failpoint in a run of the script that nobody disturbs."""
+    with tempfile.TemporaryDirectory(prefix="graft-sweep-report-") as folder:
+        report = pathlib.Path(folder) / "report"
+        report.touch()
+        lane = Lane(report)
+        try:
+            lane.run(Run(script, None, None, None, 0), report)
+        finally:
+            lane.close()
+        counts = collections.Counter(tuple(line.split()[i] for i in (0, 3)) for line in report.read_text().splitlines()
+                                     if line.split()[2] == "reached")
+    return script, counts
+
+
+def work_through(jobs, results):
+    lane = None
+    for run in iter(jobs.get, None):
+        with tempfile.TemporaryDirectory(prefix="graft-sweep-report-") as folder:
+            report = pathlib.Path(folder) / "report"
+            report.touch()
+            begun, problem = time.monotonic(), None
+            try:
+                lane = lane or Lane()
+                lane.run(run, report)
+            except Exception as error:  # pylint: disable=broad-except
+                problem = str(error) if isinstance(error, Failure) else traceback.format_exc()
+            fired = lane is not None and lane.report.exists() and lane.fired()
+            if problem and lane:  # whatever it left behind is not for the next run
+                lane.close()
+                lane = None
+            results.put((run, fired, problem, time.monotonic() - begun))
+    if lane:
+        lane.close()
+
+
+def plan(programs, counts, only):
+    """The runs, and the failpoints that no script reaches often enough."""
+    runs, unreached = [], []
+    for name in sorted({name for program in programs for name in programs[program]}):
+        if only and name not in only:
+            continue
+        places = {}
+        for script, victims in SCRIPTS.items():
+            for program in victims:
+                if program not in places and counts[script][program, name] >= HITS:
+                    places[program] = script
+        if not places:
+            unreached.append(name)
+        for program, script in places.items():
+            runs += [Run(script, program, name, "exit", hit) for hit in range(1, HITS + 1)]
+            if programs[program][name]:
+                runs.append(Run(script, program, name, "error", 1))
+    # The slow ones first: then the lanes end together.
+    return sorted(runs, key=lambda run: -list(SCRIPTS).index(run.script)), unreached
+
+
+def sweep(runs):
+    jobs, results = multiprocessing.Queue(), multiprocessing.Queue()
+    lanes = [multiprocessing.Process(target=work_through, args=(jobs, results)) for _ in range(min(LANES, len(runs)))]
+    for run in [*runs, *[None] * len(lanes)]:
+        jobs.put(run)
+    for lane in lanes:
+        lane.start()
+    outcomes = []
+    while len(outcomes) < len(runs):
+        outcomes.append(results.get(timeout=300))
+        run, _, problem, _ = outcomes[-1]
+        if problem:
+            print(f"{run}: {problem}", file=sys.stderr, flush=True)
+    for lane in lanes:
+        lane.join()
+    return outcomes
+
+
+def main():
+    begun = time.monotonic()
+    print(f"# seed {SEED}", flush=True)
+    programs = listed()
+    with multiprocessing.Pool(min(LANES, len(SCRIPTS))) as pool:
+        counts = dict(pool.map(reached_by, SCRIPTS))
+    runs, unreached = plan(programs, counts, sys.argv[1:])
+    outcomes = sweep(runs)
+    by_name = collections.defaultdict(list)
+    for outcome in outcomes:
+        by_name[outcome[0].name].append(outcome)
+    number = bad = 0
+    for name in sorted([*by_name, *unreached]):
+        problems = [(run, problem) for run, _, problem, _ in by_name[name] if problem]
+        number += 1
+        good = not problems and name not in unreached
+        bad += not good
+        print(f"{'ok' if good else 'not ok'} {number} {name}", flush=True)
+        if name in unreached:
+            print(f"{name}: no script reaches it {HITS} times:",
+                  {(script, *key): count for script in counts for key, count in counts[script].items() if key[1] == name},
+                  file=sys.stderr)
+    fired = sum(outcome[1] for outcome in outcomes)
+    whole = fired == len(outcomes) and not unreached
+    print(f"# {number} failpoints, {len(outcomes)} runs, {100 if whole else min(99, 100 * fired // max(1, len(outcomes)))} % fired, "
+          f"{time.monotonic() - begun:.0f} s")
+    print(f"1..{number}")
+    sys.exit(bad > 0 or not whole)
+
+
+if __name__ == "__main__":
+    main()

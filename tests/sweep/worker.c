@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// A workload for the sweep over failpoints:
+//
+//     worker SCRIPT FOLDER LEDGER METASTORE PAGESTORE SEED
+//
+// does the steps of a script and exits 0; killed anywhere and started again it goes on where it was, and ends the same way.
+// Each script passes each failpoint that it is for at least three times in each process that it concerns.
+//
+//     sync     two clients and fresh copies: commits, pushes, pulls, conflicts, cuts, resets, deletions
+//     large    commits larger than a writer's memory, pulls of many pages, uploads with segments of their own
+//     objects  both object stores by themselves, with what nobody else does yet: replacing, removing, aborting
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/random.h"
+#include "tests/sweep/ledger.h"
+#include "tests/sweep/objects.h"
+#include "tests/sweep/steps.h"
+
+#define ROUNDS 3u
+#define KEEP_ALL UINT32_MAX
+
+enum { A, B, COPY }; // COPY is a fresh one, at the end
+
+// Both clients have seen everything when it ends; `volume` lives on, `volume + 1` is gone.
+static void sync_round(unsigned round, struct rng *rng)
+{
+    unsigned volume = 2 * round;
+    step_create(A, volume, 512);
+    step_commit(A, volume, KEEP_ALL, 1, 12);
+    step_commit(A, volume, KEEP_ALL, 1 + (uint32_t)rng_below(rng, 8), 3);
+    step_push(A, volume);
+    step_clone(B, volume);
+    step_read(B, volume);
+    // Cut and grown again: what was cut off must not come back.
+    step_commit(A, volume, 3 + (uint32_t)rng_below(rng, 4), 9, 2);
+    step_push(A, volume);
+    step_pull(B, volume);
+    step_read(B, volume);
+    step_commit(B, volume, KEEP_ALL, 1 + (uint32_t)rng_below(rng, 10), 2);
+    step_push(B, volume);
+    // A's commit loses to B's.
+    step_commit(A, volume, KEEP_ALL, 1 + (uint32_t)rng_below(rng, 10), 4);
+    step_read(A, volume);
+    step_push_rejected(A, volume);
+    step_reset(A, volume);
+    step_read(A, volume);
+    if (round == 0) {
+        // A push that began and never sent its commit.
+        step_commit(A, volume, 2, 1, 1);
+        step_push_offline(A, volume);
+        step_reset(A, volume);
+    }
+    step_commit(A, volume, KEEP_ALL, 14, 1);
+    step_watch_push(B, A, volume);
+    step_pull(B, volume);
+
+    step_create(B, volume + 1, 4096);
+    step_commit(B, volume + 1, KEEP_ALL, 1, 2);
+    step_push(B, volume + 1);
+    step_delete_remote(B, volume + 1);
+    step_forget(B, volume + 1);
+}
+
+static void sync_script(struct rng *rng)
+{
+    for (unsigned round = 0; round < ROUNDS; round++)
+        sync_round(round, rng);
+    steps_close(); // all of it again from the disk
+    for (unsigned round = 0; round < ROUNDS; round++) {
+        step_read(A, 2 * round);
+        step_read(B, 2 * round);
+        step_clone(COPY, 2 * round);
+        step_read(COPY, 2 * round);
+    }
+}
+
+static void large_script(void)
+{
+    // Larger than what a writer keeps in memory, four times over.
+    step_create(A, 0, 65536);
+    step_commit(A, 0, KEEP_ALL, 1, 20);
+    step_push(A, 0);
+    step_clone(B, 0);
+    for (unsigned round = 0; round < ROUNDS; round++) {
+        step_give_up(A, 0, 80);
+        step_commit(A, 0, KEEP_ALL, 1, round == 0 ? 140 : 20);
+        step_push(A, 0); // in segments of its own
+    }
+    step_pull(B, 0);
+    step_read(B, 0);
+    // More changed pages than one batch of a pull takes, three times over.
+    step_create(A, 1, 512);
+    step_commit(A, 1, KEEP_ALL, 1, 1);
+    step_push(A, 1);
+    step_clone(B, 1);
+    step_commit(A, 1, KEEP_ALL, 1, PAGES_MAX);
+    step_push(A, 1);
+    step_pull(B, 1);
+    steps_close();
+    step_read(A, 0);
+    step_read(A, 1);
+    step_read(B, 1);
+}
+
+int main(int argc, char **argv)
+{
+    if (argc != 7) {
+        fprintf(stderr, "usage: worker SCRIPT FOLDER LEDGER METASTORE PAGESTORE SEED\n");
+        return 2;
+    }
+    struct steps_settings settings = {
+        .folder = argv[2], .metastore = argv[4], .pagestore = argv[5], .seed = strtoull(argv[6], NULL, 10)};
+    struct rng rng;
+    rng_seed(&rng, settings.seed);
+    ledger_open(argv[3]);
+    steps_begin(&settings);
+    if (strcmp(argv[1], "sync") == 0) {
+        sync_script(&rng);
+    } else if (strcmp(argv[1], "large") == 0) {
+        large_script();
+    } else if (strcmp(argv[1], "objects") == 0) {
+        objects_script(argv[2], &rng);
+    } else {
+        fprintf(stderr, "worker: no script \"%s\"\n", argv[1]);
+        return 2;
+    }
+    steps_close();
+    steps_expect();
+    return 0;
+}
