@@ -16,6 +16,7 @@ import multiprocessing
 import os
 import pathlib
 import select
+import signal
 import subprocess
 import sys
 import tempfile
@@ -47,9 +48,8 @@ class Failure(Exception):
 class Lane:
     """One cluster, used for one run after the other; each run has clients and volumes of its own."""
 
-    def __init__(self, report=None):
-        shm = pathlib.Path("/dev/shm")  # processes are killed here, not machines: a disk that forgets does as well
-        self.temporary = tempfile.TemporaryDirectory(prefix="graft-sweep-", dir=shm if os.access(shm, os.W_OK) else None)
+    def __init__(self, folder, report=None):
+        self.temporary = tempfile.TemporaryDirectory(dir=folder)
         self.folder = pathlib.Path(self.temporary.name)
         self.runs = 0
         self.last_volume = b""
@@ -262,38 +262,40 @@ def listed():
     return programs
 
 
-def reached_by(script):
+def new_report(folder):
+    descriptor, path = tempfile.mkstemp(prefix="report-", dir=folder)
+    os.close(descriptor)
+    return pathlib.Path(path)
+
+
+def reached_by(folder, script):
     """How often each program reaches each failpoint in a run of the script that nobody disturbs."""
-    with tempfile.TemporaryDirectory(prefix="graft-sweep-report-") as folder:
-        report = pathlib.Path(folder) / "report"
-        report.touch()
-        lane = Lane(report)
-        try:
-            lane.run(Run(script, None, None, None, 0), report)
-        finally:
-            lane.close()
-        counts = collections.Counter(tuple(line.split()[i] for i in (0, 3)) for line in report.read_text().splitlines()
-                                     if line.split()[2] == "reached")
-    return script, counts
+    report = new_report(folder)
+    lane = Lane(folder, report)
+    try:
+        lane.run(Run(script, None, None, None, 0), report)
+    finally:
+        lane.close()
+    lines = [line.split() for line in report.read_text().splitlines()]
+    return collections.Counter((program, name) for program, _, what, name, _ in lines if what == "reached")
 
 
-def work_through(jobs, results):
+def work_through(folder, jobs, results):
+    cluster.die_with_parent()
     lane = None
     for run in iter(jobs.get, None):
-        with tempfile.TemporaryDirectory(prefix="graft-sweep-report-") as folder:
-            report = pathlib.Path(folder) / "report"
-            report.touch()
-            begun, problem = time.monotonic(), None
-            try:
-                lane = lane or Lane()
-                lane.run(run, report)
-            except Exception as error:  # pylint: disable=broad-except
-                problem = str(error) if isinstance(error, Failure) else traceback.format_exc()
-            fired = lane is not None and lane.report.exists() and lane.fired()
-            if problem and lane:  # whatever it left behind is not for the next run
-                lane.close()
-                lane = None
-            results.put((run, fired, problem, time.monotonic() - begun))
+        problem = fired = None
+        try:
+            lane = lane or Lane(folder)
+            lane.run(run, new_report(folder))
+        except Exception as error:  # pylint: disable=broad-except
+            problem = str(error) if isinstance(error, Failure) else traceback.format_exc()
+        if lane:
+            fired = lane.fired()
+        if problem and lane:  # whatever it left behind is not for the next run
+            lane.close()
+            lane = None
+        results.put((run, fired, problem))
     if lane:
         lane.close()
 
@@ -319,9 +321,9 @@ def plan(programs, counts, only):
     return sorted(runs, key=lambda run: -list(SCRIPTS).index(run.script)), unreached
 
 
-def sweep(runs):
+def sweep(folder, runs):
     jobs, results = multiprocessing.Queue(), multiprocessing.Queue()
-    lanes = [multiprocessing.Process(target=work_through, args=(jobs, results)) for _ in range(min(LANES, len(runs)))]
+    lanes = [multiprocessing.Process(target=work_through, args=(folder, jobs, results)) for _ in range(min(LANES, len(runs)))]
     for run in [*runs, *[None] * len(lanes)]:
         jobs.put(run)
     for lane in lanes:
@@ -329,7 +331,7 @@ def sweep(runs):
     outcomes = []
     while len(outcomes) < len(runs):
         outcomes.append(results.get(timeout=300))
-        run, _, problem, _ = outcomes[-1]
+        run, _, problem = outcomes[-1]
         if problem:
             print(f"{run}: {problem}", file=sys.stderr, flush=True)
     for lane in lanes:
@@ -341,16 +343,18 @@ def main():
     begun = time.monotonic()
     print(f"# seed {SEED}", flush=True)
     programs = listed()
-    with multiprocessing.Pool(min(LANES, len(SCRIPTS))) as pool:
-        counts = dict(pool.map(reached_by, SCRIPTS))
-    runs, unreached = plan(programs, counts, sys.argv[1:])
-    outcomes = sweep(runs)
+    shm = pathlib.Path("/dev/shm")  # processes are killed here, not machines: a disk that forgets does as well
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # leaves by way of what follows
+    with tempfile.TemporaryDirectory(prefix="graft-sweep-", dir=shm if os.access(shm, os.W_OK) else None) as folder:
+        counts = {script: reached_by(folder, script) for script in SCRIPTS}
+        runs, unreached = plan(programs, counts, sys.argv[1:])
+        outcomes = sweep(folder, runs)
     by_name = collections.defaultdict(list)
     for outcome in outcomes:
         by_name[outcome[0].name].append(outcome)
     number = bad = 0
     for name in sorted([*by_name, *unreached]):
-        problems = [(run, problem) for run, _, problem, _ in by_name[name] if problem]
+        problems = [(run, problem) for run, _, problem in by_name[name] if problem]
         number += 1
         good = not problems and name not in unreached
         bad += not good
