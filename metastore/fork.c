@@ -8,6 +8,7 @@
 #include <stdlib.h>
 
 #include "common/base/check.h"
+#include "common/base/failpoint.h"
 #include "common/base/limits.h"
 #include "metastore/fetch.h"
 #include "metastore/live_references.h"
@@ -127,6 +128,7 @@ static enum graft_status flush_commit(struct forking *forking, struct graft_erro
         chain_next(&commit.base_chain, &commit.vid, lsn, &commit.token, &commit.digest, commit.page_count);
     enum graft_status status =
         commit_record_encode(&commit, NULL, forking->messages, forking->count, &record, err);
+    FAILPOINT("fork.commit.before");
     if (status == GRAFT_OK)
         status = create_once(request->store, key_commit(&request->vid, lsn).text, buffer_bytes(&record),
                              &existing, err);
@@ -140,6 +142,7 @@ static enum graft_status flush_commit(struct forking *forking, struct graft_erro
     }
     if (status != GRAFT_OK)
         return status;
+    FAILPOINT("fork.commit.after");
     forking->last = commit;
     forking_clear(forking);
     return GRAFT_OK;
@@ -293,6 +296,7 @@ static enum graft_status make_volume(struct forking *forking, struct snapshot *r
                              &existing, err);
     if (status != GRAFT_OK)
         return status;
+    FAILPOINT("fork.volume.after");
     if (existing.size > 0)
         return answer_existing(request, buffer_bytes(&existing), ret_snapshot, err);
     *ret_snapshot = snapshot_of(&forking->volume, &forking->last);

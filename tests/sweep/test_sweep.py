@@ -147,7 +147,7 @@ class Lane:
         return [line.split()[1:] for line in ledger.read_text().splitlines() if line.startswith("expect ")]
 
     def history(self):
-        """Hundreds of commits without pages, each sent until it is answered."""
+        """Hundreds of commits without pages, and a few forks, each sent until it is answered."""
         caller = wire.Caller(self.cluster.metastore)
         vid = wire.gid(wire.VOLUME)
         head = self.insist(caller, "create_volume", {1: vid, 2: 4096, 3: 1})
@@ -160,9 +160,12 @@ class Lane:
                 raise Failure(f"commit {lsn} landed as {snapshot[2][0]}")
             chain = snapshot[4][0]
             tokens.append(token)
+        forks = [wire.gid(wire.VOLUME) for _ in range(HITS)]
+        for fork in forks:
+            self.insist(caller, "fork", {1: vid, 2: HISTORY_COMMITS, 3: chain, 4: fork})
         caller.close()
         self.tokens[vid] = tokens
-        return [[wire.gid_text(vid), str(HISTORY_COMMITS), "0", "0"]]
+        return [[wire.gid_text(vid), str(HISTORY_COMMITS), "0", "0"], *([wire.gid_text(fork), "1", "0", "0"] for fork in forks)]
 
     def insist(self, caller, call, fields):
         deadline = time.monotonic() + 20
