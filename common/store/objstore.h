@@ -122,5 +122,6 @@ enum graft_status objstore_faulty_open(struct objstore *inner, struct objstore *
 void objstore_faulty_add(struct objstore *store, const struct objstore_fault *fault); // copied
 void objstore_faulty_release(struct objstore *store);
 unsigned objstore_faulty_fired(struct objstore *store);
+void objstore_faulty_await(struct objstore *store, unsigned count); // until so many have fired since it was opened
 
 #endif

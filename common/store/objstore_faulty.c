@@ -25,6 +25,7 @@ struct faulty_store {
     struct objstore *inner;
 
     struct mutex lock; // RANK_OBJSTORE; guards what follows
+    struct cond has_fired;
     struct armed_fault faults[FAULTS_MAX];
     unsigned fault_count;
     unsigned fired;
@@ -63,6 +64,7 @@ static bool take_fault(struct faulty_store *store, struct objstore_op *op, struc
         store->fired++;
         if (fault->kind == FAULT_HOLD)
             STAILQ_INSERT_TAIL(&store->held, op, link);
+        cond_broadcast(&store->has_fired);
         *ret_fault = *fault;
         return true;
     }
@@ -167,6 +169,7 @@ static void faulty_close(struct objstore *base)
     struct faulty_store *store = (struct faulty_store *)base;
     CHECK(STAILQ_EMPTY(&store->held));
     objstore_close(store->inner);
+    cond_release(&store->has_fired);
     mutex_release(&store->lock);
     objstore_release(base);
     free(store);
@@ -189,6 +192,7 @@ enum graft_status objstore_faulty_open(struct objstore *inner, struct objstore *
     CHECK(store);
     objstore_init(&store->base, &faulty_backend, NULL);
     mutex_init(&store->lock, RANK_OBJSTORE);
+    cond_init(&store->has_fired);
     STAILQ_INIT(&store->held);
     store->inner = inner;
     *ret_store = &store->base;
@@ -234,4 +238,12 @@ unsigned objstore_faulty_fired(struct objstore *base)
     struct faulty_store *store = (struct faulty_store *)base;
     LOCK_GUARD(&store->lock);
     return store->fired;
+}
+
+void objstore_faulty_await(struct objstore *base, unsigned count)
+{
+    struct faulty_store *store = (struct faulty_store *)base;
+    LOCK_GUARD(&store->lock);
+    while (store->fired < count)
+        cond_wait(&store->has_fired, &store->lock);
 }

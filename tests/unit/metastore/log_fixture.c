@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tests/unit/metastore/log_fixture.h"
 
-#include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 
@@ -141,8 +140,7 @@ bool fixture_is_answered(struct pending_answer *pending)
 void fixture_await_faults(struct log_fixture *fixture, unsigned count)
 {
     // An answer leaves before the turn is given on, so what was begun may still wait for its turn.
-    while (objstore_faulty_fired(fixture->store) < count)
-        sched_yield();
+    objstore_faulty_await(fixture->store, count);
 }
 
 struct commit_answer fixture_await(struct pending_answer *pending)

@@ -3,7 +3,6 @@
 
 #include <criterion/criterion.h>
 #include <stdlib.h>
-#include <unistd.h>
 
 #include "common/base/mutex.h"
 #include "pagestore/segment_index.h"
@@ -124,8 +123,7 @@ static void keep_busy(unsigned place)
     unsigned fired = objstore_faulty_fired(store);
     objstore_faulty_add(store, &hold);
     submit(place, 100, 1);
-    while (objstore_faulty_fired(store) == fired)
-        usleep(200);
+    objstore_faulty_await(store, fired + 1);
 }
 
 Test(shared_segment, a_lone_one_does_not_wait)

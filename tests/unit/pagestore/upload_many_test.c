@@ -62,8 +62,7 @@ Test(upload_many, only_so_many_segments_are_open_and_the_rest_waits)
     objstore_faulty_add(fixture.store, &hold);
     for (unsigned i = 0; i < OWN_SEGMENTS_MAX; i++)
         start(&senders[i], i, 300);
-    while (objstore_faulty_fired(fixture.store) < OWN_SEGMENTS_MAX)
-        usleep(200);
+    objstore_faulty_await(fixture.store, OWN_SEGMENTS_MAX);
     // 255 pages are more than 1 MiB with their headers, and just fit into the blocks of one upload.
     // a slot.
     for (unsigned i = OWN_SEGMENTS_MAX; i < COUNT; i++)
@@ -88,8 +87,7 @@ Test(upload_many, one_that_gives_up_its_turn_does_not_keep_the_others_waiting)
     objstore_faulty_add(fixture.store, &hold);
     for (unsigned i = 0; i < OWN_SEGMENTS_MAX; i++)
         start(&senders[i], i, 300);
-    while (objstore_faulty_fired(fixture.store) < OWN_SEGMENTS_MAX)
-        usleep(200);
+    objstore_faulty_await(fixture.store, OWN_SEGMENTS_MAX);
     struct gid vid = volume_of(VOLUME_FIXED, 50);
     struct stream stream = stream_of(&vid, 1, 300, 4096);
     cr_assert_eq(sender_open(&leaver, &fixture, stream.bytes.size, NULL), GRAFT_OK);

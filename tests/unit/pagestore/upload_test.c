@@ -532,8 +532,7 @@ Test(upload, nothing_is_answered_before_it_is_durable)
         cr_assert_eq(sender_open(&sender, &fixture, stream.bytes.size, NULL), GRAFT_OK);
         cr_assert(sender_feed(&sender, buffer_bytes(&stream.bytes), PIECE));
         sender_finish(&sender);
-        while (objstore_faulty_fired(fixture.store) == fired)
-            usleep(200);
+        objstore_faulty_await(fixture.store, fired + 1);
         cr_assert_not(sender.done);
         objstore_faulty_release(fixture.store);
         cr_assert_eq(sender_await(&sender), GRAFT_OK);
