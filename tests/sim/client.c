@@ -4,10 +4,11 @@
 // (SIGTERM), has made its steps, or is killed. Everything that it does is in the history (recorder.h).
 //
 //     sim-client --workload NAME --seed N --client NAME --log FILE --data DIR --metastore URL --pagestore URL
-//                (--create | --vid VID) [--reader] [--settle | --script STEP,…] [--steps N] [--think-us N]
-//                [--deadline-ms N]
+//                (--create | --vid VID) [--reader] [--sync] [--settle | --script STEP,…] [--steps N]
+//                [--think-us N] [--deadline-ms N]
 //
-// --create makes the volume, commits and pushes its first state, and prints the VID. --reader never commits. --settle
+// --create makes the volume, commits and pushes its first state, and prints the VID. --reader never commits. --sync
+// leaves pushing and pulling to the library's background sync. --settle
 // takes no random steps: it pushes what is there (a rejected volume is reset), pulls and reads everything. --script takes
 // the steps named: commit, push, pull, reset, read, past, write=PAGE and cut=PAGES (a local commit of just that).
 // Exit codes: 0 done, 1 failed, 2 usage, 3 not settled, 4 the volume is corrupt or the local store has failed.
@@ -33,7 +34,7 @@ struct sim {
     const char *name, *log, *vid, *script;
     uint64_t seed, steps;
     unsigned think_us;
-    bool create, reader, settle;
+    bool create, reader, sync, settle;
     struct graft_settings settings;
 
     struct graft *client;
@@ -184,6 +185,13 @@ static enum graft_status do_reset(struct sim *sim, struct graft_error *err)
     return complete(sim, "reset", id, graft_reset(sim->volume, err), err);
 }
 
+static enum graft_status do_sync_start(struct sim *sim, struct graft_error *err)
+{
+    struct graft_sync_settings settings = {.push = true, .pull = true, .poll_ms = 200};
+    uint64_t id = invoke(sim, "sync");
+    return complete(sim, "sync", id, graft_sync_start(sim->volume, &settings, err), err);
+}
+
 // Reads [first, first + count) of a snapshot; `pages` has a slot of SIM_PAGE_SIZE_MAX for each.
 static enum graft_status read_range(struct graft_snapshot *snapshot, uint32_t first, uint32_t count,
                                     uint8_t *pages, size_t *sizes, struct graft_error *err)
@@ -285,9 +293,11 @@ static void take_step(struct sim *sim)
 
     memcpy(weights, sim->load->weights, sizeof weights);
     if (sim->reader) {
-        weights[STEP_COMMIT] = weights[STEP_PUSH] = 0;
+        weights[STEP_COMMIT] = weights[STEP_PUSH] = weights[STEP_RESET] = 0;
         weights[STEP_PULL] += weights[STEP_READ];
     }
+    if (sim->sync)
+        weights[STEP_PUSH] = weights[STEP_PULL] = 0;
     for (unsigned i = 0; i < STEP_COUNT; i++)
         total += weights[i];
     for (uint64_t at = rng_below(&sim->rng, total); at >= weights[step]; step++)
@@ -308,10 +318,16 @@ static void take_step(struct sim *sim)
     case STEP_PAST:
         do_read(sim, true, &err);
         break;
+    case STEP_RESET:
+        do_reset(sim, &err);
+        break;
     case STEP_COUNT:
         break;
     }
-    if (volume_status(sim) == GRAFT_VOLUME_REJECTED)
+    // Who drops work at times does so most readily when a push got no answer.
+    enum graft_volume_status status = volume_status(sim);
+    if (status == GRAFT_VOLUME_REJECTED ||
+        (status == GRAFT_VOLUME_UNKNOWN && weights[STEP_RESET] > 0 && rng_below(&sim->rng, 3) == 0))
         do_reset(sim, &err);
 }
 
@@ -401,6 +417,8 @@ static enum exit_code run(struct sim *sim)
         return settle(sim);
     if (sim->script)
         return follow_script(sim);
+    if (sim->sync && do_sync_start(sim, &err) != GRAFT_OK)
+        return EXIT_FAILED;
     for (uint64_t step = 0; step < sim->steps && !sim->broken && !atomic_load(&stopping); step++) {
         take_step(sim);
         think(sim);
@@ -432,6 +450,7 @@ static bool parse(struct sim *sim, int argc, char **argv)
         {"--deadline-ms", .number = &deadline_ms},
         {"--create", .flag = &sim->create},
         {"--reader", .flag = &sim->reader},
+        {"--sync", .flag = &sim->sync},
         {"--settle", .flag = &sim->settle},
     };
     const size_t count = sizeof options / sizeof *options;

@@ -2,21 +2,23 @@
 """kill -9 at random moments, of any process, while clients work."""
 import collections
 import functools
+import signal
 import time
 
 from scenarios import scenario
-from workloads import CLIENTS, Simulation
+from workloads import READER, WORKLOADS, Simulation
 
 # How often each is the victim. The data stays; what was killed starts again at once.
 VICTIMS = {"client": 35, "reader": 5, "metastore": 25, "pagestore": 25, "daemons": 5, "everything": 5}
 DELAY_MAX = 0.08  # seconds from a sign of progress to the kill
+STALL_PATIENCE_MS = 100
 
 
 def kill(workload, victim):
     """Kills and starts again."""
     cluster = workload.cluster
-    writers = [client for client in workload.clients if not client.reader]
-    readers = [client for client in workload.clients if client.reader] or writers
+    writers = [client for client in workload.clients if client.options != READER]
+    readers = [client for client in workload.clients if client.options == READER] or writers
     victims = {"client": [workload.random.choice(writers)], "reader": [workload.random.choice(readers)],
                "metastore": [cluster.metastore], "pagestore": [cluster.pagestore],
                "daemons": [cluster.pagestore, cluster.metastore],
@@ -50,5 +52,25 @@ def kill_cycles(name, seed, cycles):
     return report
 
 
-for name in CLIENTS:
+def stalls(seed, cycles=40):
+    """Daemons stand still for longer than the clients have patience: pushes stay without an answer, land late, and are
+    given up in between. Resets then need a fence."""
+    with Simulation("stalls", seed) as simulation:
+        cluster = simulation.cluster
+        workload = simulation.workload("writers", deadline_ms=STALL_PATIENCE_MS)
+        workload.start()
+        for _ in range(cycles):
+            workload.wait_for_progress()
+            daemon = workload.random.choices([cluster.metastore, cluster.pagestore], [4, 1])[0]
+            daemon.process.send_signal(signal.SIGSTOP)
+            time.sleep(workload.random.uniform(0, 4) * STALL_PATIENCE_MS / 1000)
+            daemon.process.send_signal(signal.SIGCONT)
+        report = simulation.check()
+    report.count(cycles=cycles)
+    report.inject("stall", cycles)
+    return report
+
+
+scenario("stalls")(stalls)
+for name in WORKLOADS:
     scenario(f"kills-{name}")(functools.partial(kill_cycles, name, cycles=20))

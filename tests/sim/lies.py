@@ -7,7 +7,7 @@ import time
 
 from fault_proxy import KINDS, Network
 from scenarios import scenario
-from workloads import CLIENTS, Simulation
+from workloads import WORKLOADS, Simulation
 
 SECONDS = 5
 # A schedule goes on until there were so many acknowledged pushes and requests, and fails after half a minute without a
@@ -58,5 +58,5 @@ def lie(name, seed, seconds=SECONDS):
         network.close()
 
 
-for name in CLIENTS:
+for name in WORKLOADS:
     scenario(f"lies-{name}")(functools.partial(lie, name))

@@ -142,6 +142,10 @@ struct landed recorder_landed(void)
 WRAPPED(store_push_begin);
 WRAPPED(store_push_settle);
 WRAPPED(store_push_reject);
+WRAPPED(store_push_give_up);
+WRAPPED(store_push_abandon);
+WRAPPED(store_apply_pull);
+WRAPPED(store_apply_reset);
 WRAPPED(remote_commit);
 
 // A token is logged once it is durable: before that no message has it, and a process that dies in between logs it when
@@ -210,20 +214,90 @@ enum graft_status __wrap_store_push_settle(struct store_volume *volume, const st
     return status;
 }
 
+static void note_end(const char *op, const struct store_state *before, const struct graft_error *why)
+{
+    struct line line;
+
+    line_begin(&line, "note", op, 0);
+    line_add_vid(&line, &before->vid);
+    line_add_hex(&line, "token", before->push.token.bytes, TOKEN_SIZE);
+    if (why)
+        line_add_error(&line, why);
+    line_write(&line);
+}
+
 enum graft_status __wrap_store_push_reject(struct store_volume *volume, const struct graft_error *why,
                                            struct graft_error *err)
 {
     struct store_state before;
-    struct line line;
 
     store_volume_state(volume, &before);
     enum graft_status status = __real_store_push_reject(volume, why, err);
-    if (status != GRAFT_OK)
-        return status;
-    line_begin(&line, "note", "reject", 0);
-    line_add_vid(&line, &before.vid);
-    line_add_hex(&line, "token", before.push.token.bytes, TOKEN_SIZE);
-    line_add_error(&line, why);
+    if (status == GRAFT_OK)
+        note_end("reject", &before, why);
+    return status;
+}
+
+enum graft_status __wrap_store_push_give_up(struct store_volume *volume, enum graft_volume_status as,
+                                            const struct graft_error *why, struct graft_error *err)
+{
+    struct store_state before;
+
+    store_volume_state(volume, &before);
+    enum graft_status status = __real_store_push_give_up(volume, as, why, err);
+    // With another status it may have landed before.
+    if (status == GRAFT_OK)
+        note_end(as == GRAFT_VOLUME_REJECTED ? "reject" : "abandon", &before, why);
+    return status;
+}
+
+enum graft_status __wrap_store_push_abandon(struct store_volume *volume, struct graft_error *err)
+{
+    struct store_state before;
+
+    store_volume_state(volume, &before);
+    enum graft_status status = __real_store_push_abandon(volume, err);
+    if (status == GRAFT_OK)
+        note_end("abandon", &before, NULL);
+    return status;
+}
+
+// Says which local LSN a pull or a reset made, if any.
+static void note_taken_over(const char *op, struct store_volume *volume, uint64_t local_before)
+{
+    struct store_state after;
+    struct line line;
+
+    store_volume_state(volume, &after);
+    if (after.local_lsn == local_before)
+        return;
+    line_begin(&line, "note", op, 0);
+    line_add_vid(&line, &after.vid);
+    line_add(&line, ",\"local\":%llu,\"remote\":%llu", (unsigned long long)after.mapped_lsn,
+             (unsigned long long)after.remote.lsn);
     line_write(&line);
+}
+
+enum graft_status __wrap_store_apply_pull(struct store_volume *volume, const struct store_pull *pull,
+                                          struct graft_error *err)
+{
+    struct store_state before;
+
+    store_volume_state(volume, &before);
+    enum graft_status status = __real_store_apply_pull(volume, pull, err);
+    if (status == GRAFT_OK)
+        note_taken_over("pulled", volume, before.local_lsn);
+    return status;
+}
+
+enum graft_status __wrap_store_apply_reset(struct store_volume *volume, const struct store_pull *pull,
+                                           struct graft_error *err)
+{
+    struct store_state before;
+
+    store_volume_state(volume, &before);
+    enum graft_status status = __real_store_apply_reset(volume, pull, err);
+    if (status == GRAFT_OK)
+        note_taken_over("dropped", volume, before.local_lsn);
     return status;
 }

@@ -138,6 +138,7 @@ class Client:
         self.pages, self.count = dict(self.world.states[self.remote]), self.world.counts[self.remote]
         self.local += 1
         self.mapped, self.pending, self.status = self.local, [], "ok"
+        self.world.line(self, "note", "pulled" if op == "pull" else "dropped", local=self.local, remote=self.remote)
         self.world.line(self, "ok", op, id, **self.state())
 
     def pull(self):
@@ -296,6 +297,7 @@ class CheckerTest(unittest.TestCase):
         pulls = [line for line in self.world.lines if line["op"] == "pull" and line["c"] == "b" and line["e"] == "ok"]
         end = self.world.lines.index(pulls[1]) + 1
         self.world.lines = self.world.lines[:end] + [line for line in self.world.lines[end:] if line["c"] == "a"]
+        del self.world.lines[end - 2]  # what it took over
         pulls[1].update({key: pulls[0][key] for key in ("local", "mapped", "remote", "count")})
         self.expect("stale read")
 

@@ -6,7 +6,7 @@ import sys
 import unittest
 
 import cluster
-from kills import VICTIMS, kill_cycles
+from kills import VICTIMS, kill_cycles, stalls
 
 SEED = int(os.environ.get("GRAFT_SIM_SEED", random.getrandbits(32)))
 CYCLES = int(os.environ.get("GRAFT_SIM_CYCLES", 200))
@@ -33,9 +33,16 @@ class KillTest(unittest.TestCase):
         self.assertGreaterEqual(report.figures["interrupted_operations"], CYCLES // 10)
 
     def test_writers_and_truncations_survive_kills(self):
-        for name in ("writers", "grow", "register"):
+        for name in ("writers", "synced", "grow", "register"):
             with self.subTest(name):
                 self.run_cycles(name, CYCLES // 20)
+
+    def test_pushes_without_an_answer_land_at_most_once_and_never_after_a_reset(self):
+        report = stalls(SEED)
+        print(f"# stalls, GRAFT_SIM_SEED={SEED}: {report}", flush=True)
+        self.assertFalse(report.anomalies, f"GRAFT_SIM_SEED={SEED}: {report}")
+        self.assertGreaterEqual(report.figures["push_info"], 10)
+        self.assertGreaterEqual(report.figures["fences"], 1)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import unittest
 import cluster
 from fault_proxy import KINDS
 from lies import PUSHES_MIN, REQUESTS_MIN, lie
-from workloads import CLIENTS
+from workloads import WORKLOADS
 
 SEED = int(os.environ.get("GRAFT_SIM_SEED", random.getrandbits(32)))
 SCHEDULES = int(os.environ.get("GRAFT_SIM_SCHEDULES", 30))
@@ -22,7 +22,7 @@ FIRED = 5
 
 def schedule(number):
     """GRAFT_SIM_SEED + number with one schedule runs it alone."""
-    return list(CLIENTS)[(SEED + number) % len(CLIENTS)], SEED + number
+    return list(WORKLOADS)[(SEED + number) % len(WORKLOADS)], SEED + number
 
 
 class LieTest(unittest.TestCase):

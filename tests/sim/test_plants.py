@@ -44,7 +44,6 @@ class PlantTest(unittest.TestCase):
         """The volume is at LSN 1, and both clients know it."""
         self.workload = Workload(name, self.cluster, 7, tuple(intruder.url() for intruder in self.intruders))
         self.a, self.b = self.workload.clients
-        self.a.reader = self.b.reader = False
         self.vid = wire.gid_bytes(self.workload.vid)
 
     def listen(self, body, forward):
@@ -56,7 +55,7 @@ class PlantTest(unittest.TestCase):
         self.assertEqual(got, code, client.why())
 
     def newcomer(self):
-        client = Client(self.workload, "newcomer", False)
+        client = Client(self.workload, "newcomer")
         self.workload.clients.append(client)
         return client
 

@@ -6,11 +6,15 @@ import sys
 import unittest
 
 import cluster as graft
-from workloads import CLIENTS, Simulation
+from workloads import WORKLOADS, Simulation
 
 SEED = int(os.environ.get("GRAFT_SIM_SEED", random.getrandbits(32)))
 SECONDS = 2
 FLOOR = {"acknowledged_pushes": 10, "commit_ok": 10, "read_ok": 10, "pull_ok": 5, "past_ok": 5}
+MORE = {
+    "writers": {"rejected_pushes": 3, "reset_ok": 3},
+    "synced": {"rejected_pushes": 1, "pull_ok": 2},  # the clients pull when they settle
+}
 
 
 class WorkloadTest(unittest.TestCase):
@@ -20,12 +24,12 @@ class WorkloadTest(unittest.TestCase):
             report = simulation.check()
         print(f"# {name}, GRAFT_SIM_SEED={SEED}: {report}", flush=True)
         self.assertFalse(report.anomalies, f"GRAFT_SIM_SEED={SEED}: {report}")
-        floor = {**FLOOR, **({"rejected_pushes": 3, "reset_ok": 3} if name == "writers" else {})}
+        floor = {**FLOOR, **MORE.get(name, {})}
         for figure, least in floor.items():
             self.assertGreaterEqual(report.figures[figure], least, figure)
 
 
-for name in CLIENTS:
+for name in WORKLOADS:
     setattr(WorkloadTest, f"test_{name}", lambda self, name=name: self.run_one(name))
 
 

@@ -5,7 +5,8 @@
 //     bank      accounts, one a page; a transfer changes two, their total never changes. Behind them a ledger with a
 //               row for each push that was acknowledged: its LSN and token.
 //     register  a few random pages at a time, of any size
-//     writers   the same on few pages, pushed after every commit or two: for several clients on one volume
+//     writers   the same on few pages, pushed after every commit or two: for several clients on one volume. Sometimes all
+//               that was not pushed is dropped, whether a push is under way or not.
 //     grow      random pages and truncations, also several in one commit
 #ifndef TESTS_SIM_WORKLOAD_H
 #define TESTS_SIM_WORKLOAD_H
@@ -18,7 +19,7 @@
 #define SIM_PAGES_MAX 64u
 #define SIM_PAGE_SIZE_MAX 2048u
 
-enum step { STEP_COMMIT, STEP_PUSH, STEP_PULL, STEP_READ, STEP_PAST, STEP_COUNT };
+enum step { STEP_COMMIT, STEP_PUSH, STEP_PULL, STEP_READ, STEP_PAST, STEP_RESET, STEP_COUNT };
 
 struct workload;
 struct change;

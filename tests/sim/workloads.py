@@ -29,14 +29,16 @@ import history
 CLIENT = graft.BUILD / "tests" / "sim" / "sim-client"
 IN_MODIFY = 2
 SETTLED = b'"op":"settle"'
-# Clients of each workload, and whether they only read.
-CLIENTS = {
-    "bank": {"teller": False, "auditor": True},
-    "register": {"writer": False, "reader": True},
-    "writers": {"left": False, "right": False},
-    "grow": {"writer": False, "reader": True},
+# What each workload's clients write (tests/sim/workload.h), and how they are.
+READER, SYNCED = ("--reader",), ("--sync",)
+WORKLOADS = {
+    "bank": ("bank", {"teller": (), "auditor": READER}),
+    "register": ("register", {"writer": (), "reader": READER}),
+    "writers": ("writers", {"left": (), "right": ()}),
+    "grow": ("grow", {"writer": (), "reader": READER}),
+    "synced": ("writers", {"left": SYNCED, "right": SYNCED}),
 }
-READER_THINKS_US = 4000
+READERS_THINK_US, SYNCED_THINK_US = 4000, 2000
 DONE, FAILED, USAGE, UNSETTLED, BROKEN = range(5)  # exit codes
 
 
@@ -90,8 +92,8 @@ class Simulation:
 class Client:
     """One data directory; at most one process at a time works on it."""
 
-    def __init__(self, workload, name, reader):
-        self.workload, self.name, self.reader = workload, name, reader
+    def __init__(self, workload, name, options=()):
+        self.workload, self.name, self.options = workload, name, options
         self.log = workload.folder / f"{workload.name}-{name}.jsonl"
         self.errors = workload.folder / f"{workload.name}-{name}.stderr"
         self.data = workload.folder / f"{workload.name}-{name}"
@@ -101,7 +103,7 @@ class Client:
     def command(self, *more):
         workload = self.workload
         metastore, pagestore = workload.urls(self)
-        return [CLIENT, "--workload", workload.name, "--client", self.name, "--log", self.log, "--data", self.data,
+        return [CLIENT, "--workload", workload.program, "--client", self.name, "--log", self.log, "--data", self.data,
                 "--seed", str(workload.random.getrandbits(63)), "--metastore", metastore, "--pagestore", pagestore,
                 "--deadline-ms", str(workload.deadline_ms), *more]
 
@@ -120,8 +122,9 @@ class Client:
 
     def start(self, *more):
         arguments = ["--vid", self.workload.vid, *more]
-        if self.reader:
-            arguments += ["--reader", "--think-us", str(READER_THINKS_US)]
+        arguments += self.options
+        if self.options:
+            arguments += ["--think-us", str(READERS_THINK_US if self.options == READER else SYNCED_THINK_US)]
         with open(self.errors, "ab") as errors:
             self.process = subprocess.Popen(self.command(*arguments), stdin=subprocess.DEVNULL, stderr=errors,
                                             preexec_fn=graft.die_with_parent)
@@ -157,7 +160,8 @@ class Workload:
         self.random = random.Random(f"{name} {seed}")
         self.deadline_ms = deadline_ms
         self.servers = None
-        self.clients = [Client(self, client, reader) for client, reader in CLIENTS[name].items()]
+        self.program, clients = WORKLOADS[name]
+        self.clients = [Client(self, client, options) for client, options in clients.items()]
         self.vid = self.clients[0].create()
         for client in self.clients[1:]:
             code, _ = client.run("--vid", self.vid, "--steps", "0")

@@ -61,6 +61,7 @@ class Replica:
     def __init__(self, client, vid):
         self.client, self.vid = client, vid
         self.opened = False
+        self.syncing = False  # in the background
         self.local = self.remote = 0
         self.made = {}        # local LSN: Commit or Remote
         self.token = None     # of the push under way
@@ -138,6 +139,7 @@ class Story:
 
     def note_send(self, replica, line):
         token = bytes.fromhex(line["token"])
+        self.history.figures["fences"] += token not in self.history.tokens
         known = self.history.tokens.setdefault(token, Token(token, replica, line))
         known.sent = known.sent or line["t"]
         known.digest = bytes.fromhex(line["digest"])
@@ -156,6 +158,25 @@ class Story:
         replica.token, replica.rejected = None, token
         self.history.figures["rejected_pushes"] += 1
 
+    def note_abandon(self, replica, line):
+        replica.token = None
+
+    def note_pulled(self, replica, line):
+        """A local LSN that says: as the servers' LSN so and so."""
+        replica.made[line["local"]] = Remote(line["remote"])
+        replica.local = max(replica.local, line["local"])
+        replica.remote = max(replica.remote, line["remote"])
+
+    def note_dropped(self, replica, line):
+        self.note_pulled(replica, line)
+        self.discard(replica, line["t"])
+
+    def discard(self, replica, time):
+        for token in (replica.token, replica.rejected):
+            if token and not token.settled:
+                token.discarded = time
+        replica.token = replica.rejected = None
+
     # ---- completions
 
     def end_open(self, replica, invoked, line):
@@ -169,7 +190,7 @@ class Story:
             if line["local"] > 0:
                 replica.made[line["local"]] = Remote(line["remote"])
         else:
-            self.adopt(replica, line, left)
+            self.reopened(replica, line, left)
         pushing = "token" in line and bytes.fromhex(line["token"])
         token = replica.token
         if pushing and (not token or token.token != pushing):  # chosen, but the process died before it could say so
@@ -178,6 +199,7 @@ class Story:
             self.note_begin(replica, line)
         elif token and not pushing:
             self.follow_up(replica, token, left, line)
+        replica.syncing = False
 
     def follow_up(self, replica, token, left, line):
         """The push that was under way is none any more: what became of it was decided just before the process died."""
@@ -192,51 +214,55 @@ class Story:
             self.history.add("push forgotten", f"{token.name}, on {token.base}, is neither pending nor settled")
         replica.token = None
 
-    def adopt(self, replica, line, operation):
-        """The replica's state after `operation` (its invocation), which may have been cut short."""
-        local, was = line["local"], replica.local
-        kind = operation["op"] if operation else None
+    def reopened(self, replica, line, left):
+        """Holds the state that is found against the state that is known, and takes it over. `left`: the operation that the
+        process before died in."""
+        local, mapped, was = line["local"], line["mapped"], replica.local
+        died = f", after a {left['op']} that was cut short" if left else ""
         if local < was:
-            self.history.add("lost local commit", f"{replica.name} was at local LSN {was} and is at {local}"
-                             + (f" after {kind}" if kind else ""))
-        elif local == was + 1 and kind == "commit":
-            replica.made[local] = Commit(operation)
-        elif local == was + 1 and kind in ("pull", "reset"):
-            replica.made[local] = Remote(line["remote"])
-        elif local != was:
-            self.history.add("local commit that nobody made", f"{replica.name} was at local LSN {was} and is at {local}"
-                             f" after {kind or 'nothing'}")
-            replica.made[local] = Remote(line["remote"])
-        if local > was and kind == "reset":
-            for token in (replica.token, replica.rejected):
-                if token and not token.settled:
-                    token.discarded = line["t"]
-            replica.token = replica.rejected = None
+            self.history.add("lost local commit", f"{replica.name} was at local LSN {was} and is at {local}{died}")
+        for lsn in range(was + 1, local + 1):
+            if left and left["op"] == "commit" and left["base"] == lsn - 1 and not (lsn == mapped and not replica.token):
+                replica.made[lsn] = Commit(left)
+            elif lsn == mapped and (left or replica.syncing):
+                replica.made[lsn] = Remote(line["remote"])
+                if left and left["op"] == "reset":
+                    self.discard(replica, line["t"])
+            else:
+                self.history.add("local commit that nobody made",
+                                 f"{replica.name} was at local LSN {was} and is at {local}{died}")
+                replica.made[lsn] = Remote(line["remote"])
         if line["remote"] < replica.remote:
             self.history.add("mapping went back",
                              f"{replica.name} was based on LSN {replica.remote} and is on {line['remote']}")
+        replica.local, replica.remote = local, line["remote"]
+        self.note_status(replica, line)
+
+    def note_status(self, replica, line):
         if line["status"] == "corrupt":
             self.history.add("status corrupt", f"{replica.name}: {line.get('message', 'found when it was opened')}")
-        replica.local, replica.remote = local, line["remote"]
 
     def end_commit(self, replica, invoked, line):
         if line["e"] == "ok":
-            if line["lsn"] != replica.local + 1:
+            lsn = line["lsn"]
+            if lsn != invoked["base"] + 1 or lsn in replica.made:
                 self.history.add("local commit that nobody made",
-                                 f"{replica.name} was at local LSN {replica.local}, and a commit became {line['lsn']}")
-            replica.made[line["lsn"]] = Commit(invoked)
-            replica.local = line["lsn"]
+                                 f"{replica.name}: a commit on local LSN {invoked['base']} became {lsn}")
+            replica.made[lsn] = Commit(invoked)
+            replica.local = max(replica.local, lsn)
         elif line["e"] == "info":
             self.current = invoked  # the store failed: opening it will tell
 
     def end_push(self, replica, invoked, line):
-        self.adopt(replica, line, invoked)
+        self.note_status(replica, line)
 
-    def end_reset(self, replica, invoked, line):
-        self.adopt(replica, line, invoked)
+    end_reset = end_push
+
+    def end_sync(self, replica, invoked, line):
+        replica.syncing = line["e"] == "ok"
 
     def end_pull(self, replica, invoked, line):
-        self.adopt(replica, line, invoked)
+        self.note_status(replica, line)
         if line["e"] == "ok":
             self.history.pulls.append(Pull(replica, invoked["t"], line["t"], line["remote"]))
 
