@@ -44,7 +44,10 @@ class Daemon:
         for option, endpoint in self.endpoints.items():
             command += [option, self.addresses.get(endpoint, "127.0.0.1:0")]
         with open(self.log_path, "ab") as log:
-            self.process = subprocess.Popen(command, stderr=log, stdin=subprocess.DEVNULL, preexec_fn=die_with_parent)
+            self.process = self.spawn(command, stderr=log, stdin=subprocess.DEVNULL, preexec_fn=die_with_parent)
+
+    def spawn(self, command, **options):
+        return subprocess.Popen(command, **options)
 
     def start(self, extra=()):
         """Starts it and waits until it serves; an AssertionError with its log if it does not."""

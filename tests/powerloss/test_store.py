@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The client's local store loses power: local commits small and staged, pulls, resets and the states of a push. What was
+acknowledged is there, what was under way is there whole or not at all, what a reopened store has shown stays, and the store
+opens. Power also fails while it is opened, again and again; and some runs meet a failed sync first.
+"""
+import pathlib
+import random
+import shutil
+import tempfile
+import unittest
+
+import cluster
+import powerloss
+
+VICTIM = powerloss.BUILD / "tests/powerloss/store_victim"
+SETTINGS = powerloss.Settings(300)
+OPENING_CALLS = 120  # about as many has an opening
+
+
+class Store:
+    """One model's history after another, each on one disk."""
+
+    def __init__(self, folder, seed, lie=False):
+        self.folder, self.root, self.lie = folder, folder / "disk", lie
+        self.random = random.Random(seed)
+        self.totals = powerloss.Totals()
+        self.begin_history()
+
+    def begin_history(self):
+        shutil.rmtree(self.root, ignore_errors=True)
+        self.root.mkdir(parents=True)
+        self.history = self.random.randrange(1 << 32)
+        self.done = 0
+        self.totals.counts["histories"] += 1
+
+    def settings(self):
+        dice = self.random.random()
+        options = {"seed": self.random.randrange(1 << 63), "lie": self.lie}
+        if dice < 0.4:
+            return {**options, "at": self.random.randint(1, OPENING_CALLS)}
+        if dice < 0.6:
+            return {**options, "at": 2000, "fail_sync": self.random.randint(1, 120)}
+        return {**options, "at": self.random.randint(OPENING_CALLS, 700)}
+
+    def lose_once(self):
+        options = self.settings()
+        lines, loss, code, err = powerloss.run([VICTIM, self.root / "data", self.history, self.done], self.root, **options)
+        said = [(what, int(number)) for what, number in map(str.split, lines)]
+        try:
+            powerloss.check_end(loss, code, options, err, may_exit=True)
+        except powerloss.Anomaly as anomaly:
+            raise powerloss.Anomaly(f"history {self.history}, {self.done} steps acknowledged: {anomaly}") from None
+        self.totals.add(loss)
+        counts = self.totals.counts
+        counts["losses while opening"] += not said
+        counts["failed syncs"] += options.get("fail_sync", 0) > 0
+        counts["stopped by it"] += ("stopped", 0) in said
+        numbers = [number for what, number in said if what != "stopped"]
+        counts["acknowledged"] += numbers[-1] - self.done if numbers else 0
+        self.done = max([self.done, *numbers])
+        if loss["call"] == "exit":
+            self.begin_history()
+
+
+class StoreTest(unittest.TestCase):
+    def setUp(self):
+        temporary = tempfile.TemporaryDirectory(prefix="graft-powerloss-")
+        self.addCleanup(temporary.cleanup)
+        self.folder = pathlib.Path(temporary.name)
+
+    def test_what_was_acknowledged_survives(self):
+        store = Store(self.folder, SETTINGS.seed)
+        try:
+            for _ in range(SETTINGS.losses):
+                store.lose_once()
+        except powerloss.Anomaly as anomaly:
+            self.fail(powerloss.keep(self.folder, anomaly))
+        finally:
+            store.totals.show("local store")
+        losses = SETTINGS.losses
+        store.totals.at_least(acknowledged=5 * losses, torn=losses // 5, sizes_lost=losses // 5, names_lost=losses // 5,
+                              renames_lost=1 if losses >= 100 else 0)
+        self.assertGreater(store.totals.counts["losses while opening"], losses // 10)
+
+    def test_a_disk_that_only_says_it_synced_is_found_out(self):
+        store = Store(self.folder, SETTINGS.seed, lie=True)
+        with self.assertRaises(powerloss.Anomaly):
+            for _ in range(30):
+                store.lose_once()
+        print(f"# found out after {store.totals.counts['losses']} losses", flush=True)
+
+
+if __name__ == "__main__":
+    cluster.main()
