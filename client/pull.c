@@ -28,10 +28,13 @@ enum graft_status pull_ask(struct graft_volume *volume, const struct store_state
     }
     if (status == GRAFT_OK)
         return GRAFT_OK;
-    // One of the two sides remembers what the other does not: it was restored from an older state.
-    if (why.detail == GRAFT_DETAIL_CHAIN_MISMATCH || why.detail == GRAFT_DETAIL_BEYOND_HEAD) {
+    // This replica has a commit that the servers do not know.
+    if (why.detail == GRAFT_DETAIL_BEYOND_HEAD)
+        error_set(&why, GRAFT_CORRUPT, GRAFT_DETAIL_CHAIN_MISMATCH,
+                  "that is beyond the servers' head: the metastore was restored from an older copy; `reset "
+                  "--reattach` follows it");
+    if (why.detail == GRAFT_DETAIL_CHAIN_MISMATCH) {
         why.status = status = GRAFT_CORRUPT;
-        error_context(&why, status, "the servers or this replica were restored from an older copy");
         store_set_status(volume->store, GRAFT_VOLUME_CORRUPT, &why, NULL);
     }
     error_copy(err, &why);

@@ -5,7 +5,8 @@
 //
 //     calls_write.c   create_volume, commit, delete_volume   answered on the store's threads
 //     calls_read.c    snapshot, pull, commits, list_volumes  on reader threads, unless memory is enough
-//     calls_fork.c    fork                                   on a thread of its own
+//     calls_fork.c    fork                                   on a thread for long jobs
+//     calls_backup.c  backup                                 on the same
 //     calls_info.c    info, watch
 #ifndef METASTORE_CALLS_H
 #define METASTORE_CALLS_H
@@ -20,12 +21,13 @@
 // The context of both servers; fixed before they start, but for watch_address.
 struct calls {
     struct objstore *store;
+    const char *store_url;
     const struct clock *clock;
     struct volume_table *volumes;
     struct sequencer *sequencer;
     struct pool *readers;
-    struct pool *forks;
-    atomic_bool stopping; // long jobs are to end
+    struct pool *long_jobs; // one thread
+    atomic_bool stopping;   // long jobs are to end
     struct watch_hub *hub;
     struct metric *pagesets_united;
     const char *watch_address; // as bound; set before the calls' server starts
@@ -36,10 +38,12 @@ struct calls {
 #define CALLS_WRITE 3
 #define CALLS_READ 4
 #define CALLS_FORK 1
+#define CALLS_BACKUP 1
 #define CALLS_INFO 1
 void calls_write_routes(struct http_route ret_routes[CALLS_WRITE]);
 void calls_read_routes(struct http_route ret_routes[CALLS_READ]);
 void calls_fork_routes(struct http_route ret_routes[CALLS_FORK]);
+void calls_backup_routes(struct http_route ret_routes[CALLS_BACKUP]);
 void calls_info_routes(struct http_route ret_routes[CALLS_INFO]);
 struct http_route calls_watch_route(void); // of the other server
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-//     call_fork ─▶ the origin's head, or why there is none ─▶ [fork thread] fork_volume ─▶ the fork's head ─▶ answer
+//     call_fork ─▶ the origin's head, or why there is none ─▶ [thread of long jobs] fork_volume ─▶ the fork's head ─▶ answer
 //
-// Long forks have a thread of their own, so that pulls do not wait for them. One that outlives its call goes
+// Forks have a thread of their own, so that pulls do not wait for them. One that outlives its call goes
 // on; the same call again finds what it made.
 #include <stdlib.h>
 
@@ -11,11 +11,6 @@
 #include "metastore/calls.h"
 #include "metastore/fork.h"
 #include "metastore/reply.h"
-
-static void release_message(ProtobufCMessage **message)
-{
-    message_free(*message);
-}
 
 struct fork_call {
     struct volume_wait wait;
@@ -81,7 +76,7 @@ static void fork_got_origin(struct volume_wait *wait, struct volume *volume, con
         call->fork.state_error = *error;
     volume_unref(volume);
     call->job.run = run_fork;
-    if (pool_submit(call->calls->forks, &call->job, &busy) != GRAFT_OK) {
+    if (pool_submit(call->calls->long_jobs, &call->job, &busy) != GRAFT_OK) {
         busy.status = GRAFT_UNAVAILABLE;
         finish_error(call, &busy);
     }
@@ -113,7 +108,7 @@ static void call_fork(struct http_request *request, struct bytes body)
     struct calls *calls = http_request_context(request);
     struct fork_request fork = {.store = calls->store, .clock = calls->clock, .stop = &calls->stopping};
     struct graft_error error;
-    _cleanup_(release_message) ProtobufCMessage *message =
+    _cleanup_(message_free_p) ProtobufCMessage *message =
         request_message(request, body, &graft__fork_request__descriptor);
     if (!message)
         return;

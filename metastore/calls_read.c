@@ -13,11 +13,6 @@
 #include "metastore/reply.h"
 #include "metastore/volume_list.h"
 
-static void release_message(ProtobufCMessage **message)
-{
-    message_free(*message);
-}
-
 struct read_call {
     struct volume_wait wait;
     struct job job;
@@ -149,7 +144,7 @@ static void call_snapshot(struct http_request *request, struct bytes body)
 {
     struct graft_error error;
     struct gid vid;
-    _cleanup_(release_message) ProtobufCMessage *decoded =
+    _cleanup_(message_free_p) ProtobufCMessage *decoded =
         request_message(request, body, &graft__snapshot_request__descriptor);
     const Graft__SnapshotRequest *message = (const Graft__SnapshotRequest *)decoded;
     if (!message)
@@ -219,7 +214,7 @@ static void call_pull(struct http_request *request, struct bytes body)
     struct graft_error error;
     struct gid vid;
     struct hash128 chain;
-    _cleanup_(release_message) ProtobufCMessage *decoded =
+    _cleanup_(message_free_p) ProtobufCMessage *decoded =
         request_message(request, body, &graft__pull_request__descriptor);
     const Graft__PullRequest *message = (const Graft__PullRequest *)decoded;
     if (!message)
@@ -262,7 +257,7 @@ static void call_commits(struct http_request *request, struct bytes body)
 {
     struct graft_error error;
     struct gid vid;
-    _cleanup_(release_message) ProtobufCMessage *decoded =
+    _cleanup_(message_free_p) ProtobufCMessage *decoded =
         request_message(request, body, &graft__commits_request__descriptor);
     const Graft__CommitsRequest *message = (const Graft__CommitsRequest *)decoded;
     if (!message)
@@ -322,7 +317,7 @@ static void call_list_volumes(struct http_request *request, struct bytes body)
 {
     struct graft_error error;
     struct gid after = {0};
-    _cleanup_(release_message) ProtobufCMessage *decoded =
+    _cleanup_(message_free_p) ProtobufCMessage *decoded =
         request_message(request, body, &graft__list_volumes_request__descriptor);
     const Graft__ListVolumesRequest *message = (const Graft__ListVolumesRequest *)decoded;
     if (!message)

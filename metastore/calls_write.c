@@ -8,11 +8,6 @@
 #include "metastore/keys.h"
 #include "metastore/reply.h"
 
-static void release_message(ProtobufCMessage **message)
-{
-    message_free(*message);
-}
-
 // ---- commit
 
 static void commit_done(void *context, const struct commit_answer *answer)
@@ -34,7 +29,7 @@ static void commit_done(void *context, const struct commit_answer *answer)
 static void call_commit(struct http_request *request, struct bytes body)
 {
     struct calls *calls = http_request_context(request);
-    _cleanup_(release_message) ProtobufCMessage *message =
+    _cleanup_(message_free_p) ProtobufCMessage *message =
         request_message(request, body, &graft__commit_request__descriptor);
     if (message)
         sequencer_commit(calls->sequencer, (Graft__CommitRequest *)message, commit_done, request);
@@ -62,7 +57,7 @@ static void call_delete_volume(struct http_request *request, struct bytes body)
     struct graft_error error;
     struct gid vid;
     struct token token;
-    _cleanup_(release_message) ProtobufCMessage *decoded =
+    _cleanup_(message_free_p) ProtobufCMessage *decoded =
         request_message(request, body, &graft__delete_volume_request__descriptor);
     const Graft__DeleteVolumeRequest *message = (const Graft__DeleteVolumeRequest *)decoded;
     if (!message)
@@ -169,7 +164,7 @@ static void call_create_volume(struct http_request *request, struct bytes body)
     struct calls *calls = http_request_context(request);
     struct volume_record volume;
     struct graft_error error;
-    _cleanup_(release_message) ProtobufCMessage *message =
+    _cleanup_(message_free_p) ProtobufCMessage *message =
         request_message(request, body, &graft__create_volume_request__descriptor);
     if (!message)
         return;

@@ -234,10 +234,7 @@ static enum graft_status find_origin(const struct fork_request *request, struct 
     if (status == GRAFT_OK)
         status = read_commit(request->store, &request->origin.vid, request->origin.lsn, ret_at, err);
     if (status == GRAFT_OK && !hash_equal(&ret_at->chain, &request->origin.chain))
-        status = error_set(err, GRAFT_CORRUPT, GRAFT_DETAIL_CHAIN_MISMATCH,
-                           "the chain at LSN %llu of volume %s is another here: one of the two sides was "
-                           "restored from a backup",
-                           (unsigned long long)request->origin.lsn, gid_format(&request->origin.vid).text);
+        status = volume_other_history(&request->state, request->origin.lsn, err);
     return status;
 }
 

@@ -3,11 +3,14 @@
 // graft-metastore: parse, build, run, drain.
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "common/base/check.h"
 #include "common/base/log.h"
 #include "common/net/daemon_life.h"
+#include "metastore/backup.h"
 #include "metastore/metastore.h"
+#include "metastore/restore.h"
 
 #define EXIT_USAGE 2
 
@@ -50,6 +53,26 @@ static int serve(const struct settings *settings)
     return asked ? EXIT_SUCCESS : EXIT_FAILURE;
 }
 
+static int back_up(const struct settings *settings)
+{
+    struct graft_error error;
+    if (backup_run(settings, &error) != GRAFT_OK)
+        return fail(&error, EXIT_FAILURE);
+    printf("backup of %s in %s\n", settings->store, settings->backup);
+    return EXIT_SUCCESS;
+}
+
+static int restore(const struct settings *settings)
+{
+    struct restore_result result;
+    struct graft_error error;
+    if (restore_run(settings, &result, &error) != GRAFT_OK)
+        return fail(&error, EXIT_FAILURE);
+    printf("restored %s from %s: %llu volumes, and %llu that were deleted\n", settings->store, settings->from,
+           (unsigned long long)result.volumes, (unsigned long long)result.deleted);
+    return EXIT_SUCCESS;
+}
+
 static int run(int argc, char **argv, struct options *options)
 {
     struct settings settings = {0};
@@ -72,13 +95,22 @@ static int run(int argc, char **argv, struct options *options)
         options_print_sample(&settings_table, stdout);
         return EXIT_SUCCESS;
     }
+    enum settings_run purpose = settings.backup ? RUN_BACKUP : RUN_SERVE;
+    if (rest < argc && strcmp(argv[rest], "restore") == 0) {
+        purpose = RUN_RESTORE;
+        rest++;
+    }
     if (rest < argc) {
         error_set(&error, GRAFT_INVALID, GRAFT_DETAIL_BAD_ARGUMENT, "unexpected argument '%s'; see --help",
                   argv[rest]);
         return fail(&error, EXIT_USAGE);
     }
-    if (settings_check(&settings, &error) != GRAFT_OK)
+    if (settings_check(&settings, purpose, &error) != GRAFT_OK)
         return fail(&error, EXIT_USAGE);
+    if (purpose == RUN_BACKUP)
+        return back_up(&settings);
+    if (purpose == RUN_RESTORE)
+        return restore(&settings);
     CHECK(log_level_parse(settings.log_level, &level));
     log_set_level(level);
     return serve(&settings);

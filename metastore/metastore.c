@@ -11,6 +11,7 @@
 #include "common/base/limits.h"
 #include "common/base/log.h"
 #include "common/net/admin_routes.h"
+#include "metastore/backup.h"
 #include "metastore/calls.h"
 #include "metastore/shared_store.h"
 #include "metastore/summary.h"
@@ -32,7 +33,7 @@ struct metastore {
     struct summariser *summariser;
     struct volume_table *volumes;
     struct sequencer *sequencer;
-    struct pool *readers, *forks;
+    struct pool *readers, *long_jobs;
     struct watch_hub *hub;
     struct shared_store *shared; // NULL: nobody else writes to the store
     struct calls calls;
@@ -58,7 +59,9 @@ static enum graft_status open_store(struct metastore *metastore, const struct se
                                             .on_fatal = on_fatal,
                                             .context = context,
                                             .disk_reserve = settings->disk_reserve};
-    enum graft_status status = objstore_open(settings->store, &store, &metastore->store, err);
+    enum graft_status status = backup_check_store(settings->store, err);
+    if (status == GRAFT_OK)
+        status = objstore_open(settings->store, &store, &metastore->store, err);
     struct graft_error unproven;
     if (status == GRAFT_OK && objstore_prove(metastore->store, &unproven) != GRAFT_OK) {
         // A full disk refuses the proof as it refuses every write; what is there can be read all the same.
@@ -80,7 +83,7 @@ static enum graft_status build_rooms(struct metastore *metastore, struct graft_e
     if (status == GRAFT_OK)
         status = pool_new("meta-read", READER_THREADS, READ_JOBS_MAX, &metastore->readers, err);
     if (status == GRAFT_OK)
-        status = pool_new("meta-fork", 1, FORK_JOBS_MAX, &metastore->forks, err);
+        status = pool_new("meta-long", 1, LONG_JOBS_MAX, &metastore->long_jobs, err);
     if (status != GRAFT_OK)
         return status;
     const bool shared = !objstore_is_exclusive(metastore->store);
@@ -121,12 +124,14 @@ static enum graft_status start_watch_server(struct metastore *metastore, const s
 static enum graft_status start_server(struct metastore *metastore, const struct settings *settings,
                                       struct graft_error *err)
 {
-    struct http_route routes[CALLS_WRITE + CALLS_READ + CALLS_FORK + CALLS_INFO + ADMIN_ROUTES];
+    struct http_route
+        routes[CALLS_WRITE + CALLS_READ + CALLS_FORK + CALLS_BACKUP + CALLS_INFO + ADMIN_ROUTES];
     struct http_route *next = routes;
     calls_write_routes(next);
     calls_read_routes(next += CALLS_WRITE);
     calls_fork_routes(next += CALLS_READ);
-    calls_info_routes(next += CALLS_FORK);
+    calls_backup_routes(next += CALLS_FORK);
+    calls_info_routes(next += CALLS_BACKUP);
     admin_routes(&metastore->admin, next + CALLS_INFO);
     const struct http_server_settings server = {.listen = settings->listen,
                                                 .routes = routes,
@@ -147,11 +152,12 @@ static enum graft_status serve(struct metastore *metastore, const struct setting
     metastore->admin = (struct admin){.metrics = metastore->metrics};
     metastore->calls = (struct calls){
         .store = metastore->store,
+        .store_url = settings->store,
         .clock = clock_system(),
         .volumes = metastore->volumes,
         .sequencer = metastore->sequencer,
         .readers = metastore->readers,
-        .forks = metastore->forks,
+        .long_jobs = metastore->long_jobs,
         .hub = metastore->hub,
         .pagesets_united = metrics_counter(metastore->metrics, "graft_metastore_pagesets_united_total", NULL,
                                            "Page sets of commits and summaries united for pulls.")};
@@ -212,7 +218,7 @@ void metastore_stop(struct metastore *metastore)
     atomic_store(&metastore->calls.stopping, true);
     http_server_stop(metastore->server);
     http_server_stop(metastore->watch_server);
-    pool_free(metastore->forks);
+    pool_free(metastore->long_jobs);
     pool_free(metastore->readers);
     shared_store_free(metastore->shared);
     volume_table_free(metastore->volumes);

@@ -164,11 +164,7 @@ enum graft_status history_check(const struct volume_state *state, uint64_t after
     else if (after == 0)
         here = &zero;
     if (here && !hash_equal(here, chain))
-        return error_set(
-            err, GRAFT_CORRUPT, GRAFT_DETAIL_CHAIN_MISMATCH,
-            "the chain at LSN %llu of volume %s is another here: one of the two sides was restored from a "
-            "backup",
-            (unsigned long long)after, gid_format(vid).text);
+        return volume_other_history(state, after, err);
     *ret_known = here != NULL || after < state->retired_lsn;
     return GRAFT_OK;
 }
@@ -191,11 +187,7 @@ static enum graft_status check_chain(struct objstore *store, const struct volume
     if (status == GRAFT_OK)
         status = commit_record_decode(buffer_bytes(&record), vid, after, &commit, NULL, err);
     if (status == GRAFT_OK && !hash_equal(&commit.chain, chain))
-        status = error_set(
-            err, GRAFT_CORRUPT, GRAFT_DETAIL_CHAIN_MISMATCH,
-            "the chain at LSN %llu of volume %s is another here: one of the two sides was restored from a "
-            "backup",
-            (unsigned long long)after, gid_format(vid).text);
+        status = volume_other_history(state, after, err);
     return status;
 }
 

@@ -69,11 +69,6 @@ enum graft_status record_verify(struct bytes record, enum record_type type, stru
     return GRAFT_OK;
 }
 
-static void release_message(ProtobufCMessage **message)
-{
-    message_free(*message);
-}
-
 // What fails in bytes that we once wrote is damage, whatever the decoder calls it.
 static enum graft_status corrupt(struct graft_error *err)
 {
@@ -149,7 +144,7 @@ static enum graft_status origin_from(const Graft__VolumeOrigin *message, struct 
 enum graft_status volume_record_decode(struct bytes record, const struct gid *vid,
                                        struct volume_record *ret_volume, struct graft_error *err)
 {
-    _cleanup_(release_message) ProtobufCMessage *decoded = NULL;
+    _cleanup_(message_free_p) ProtobufCMessage *decoded = NULL;
     enum graft_status status =
         decode(record, RECORD_VOLUME, &graft__volume_record__descriptor, &decoded, err);
     if (status != GRAFT_OK)
@@ -247,7 +242,7 @@ enum graft_status commit_record_open(struct bytes record, const struct gid *vid,
                                      struct commit_facts *ret_facts, Graft__Commit **ret_commit,
                                      struct graft_error *err)
 {
-    _cleanup_(release_message) ProtobufCMessage *decoded = NULL;
+    _cleanup_(message_free_p) ProtobufCMessage *decoded = NULL;
     struct commit_facts facts;
     struct graft_error local = {0};
     enum graft_status status = decode(record, RECORD_COMMIT, &graft__commit__descriptor, &decoded, &local);
@@ -306,7 +301,7 @@ enum graft_status summary_encode(const struct summary *summary, const struct pag
 enum graft_status summary_decode(struct bytes record, const struct gid *vid, struct summary *ret_summary,
                                  struct pageset *pages, struct graft_error *err)
 {
-    _cleanup_(release_message) ProtobufCMessage *decoded = NULL;
+    _cleanup_(message_free_p) ProtobufCMessage *decoded = NULL;
     struct graft_error local = {0};
     struct summary summary = {0};
     enum graft_status status = decode(record, RECORD_SUMMARY, &graft__summary__descriptor, &decoded, &local);

@@ -356,12 +356,7 @@ static void finish_found(struct operation *operation)
 static void finish_mismatch(struct operation *operation)
 {
     struct graft_error error;
-    error_set(
-        &error, GRAFT_CORRUPT, GRAFT_DETAIL_CHAIN_MISMATCH,
-        "LSN %llu of volume %s, the commit's base, is not of the history here (head: %llu): one of the two sides "
-        "was restored from an older copy",
-        (unsigned long long)operation->commit.base_lsn, gid_format(&operation->commit.vid).text,
-        (unsigned long long)operation->state.head.lsn);
+    volume_other_history(&operation->state, operation->commit.base_lsn, &error);
     finish_judged(operation, &error, false);
 }
 

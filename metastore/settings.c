@@ -31,6 +31,14 @@ static const struct option_spec specs[] = {
     {"watchers-max", OPTION_NUMBER, FIELD(watchers_max), .metavar = "N",
      .env = "GRAFT_METASTORE_WATCHERS_MAX", .fallback = "16384",
      .help = "connections for the call watch at once", .min = 8, .max = 1000000},
+    {"backup", OPTION_STRING, FIELD(backup), .metavar = "DIR", .command_line_only = true,
+     .help =
+         "make a copy of the store, as of one moment, in the new folder DIR and exit; the daemon that has "
+         "the store is asked at --listen and serves on"},
+    {"from", OPTION_STRING, FIELD(from), .metavar = "DIR", .command_line_only = true,
+     .help =
+         "with the word `restore`: bring the backup in DIR back into the new folder that --store names, and "
+         "exit; run it again if it was cut off"},
     {"ready-file", OPTION_STRING, FIELD(ready_file), .metavar = "FILE",
      .help = "write the bound addresses there once serving"},
     {"log-level", OPTION_STRING, FIELD(log_level), .metavar = "LEVEL", .env = "GRAFT_LOG_LEVEL",
@@ -41,21 +49,31 @@ static const struct option_spec specs[] = {
 
 const struct option_table settings_table = {
     .program = "graft-metastore",
-    .synopsis = "--store rocksdb:DIR --cluster-key FILE [options]",
+    .synopsis = "--store rocksdb:DIR --cluster-key FILE [options]\n"
+                "       graft-metastore --backup DIR --store rocksdb:DIR [--listen ADDR:PORT]\n"
+                "       graft-metastore restore --from DIR --store rocksdb:NEW_DIR",
     .about =
         "Keeps the log of commits of every Graft volume: decides the order of commits, tells clients what changed, "
         "and wakes them when it does.",
     .specs = specs,
     .count = sizeof specs / sizeof specs[0],
     .config_file = true,
+    .permute = true,
 };
 
-enum graft_status settings_check(const struct settings *settings, struct graft_error *err)
+enum graft_status settings_check(const struct settings *settings, enum settings_run run,
+                                 struct graft_error *err)
 {
     enum log_level level;
     if (!settings->store)
         return error_set(err, GRAFT_INVALID, GRAFT_DETAIL_BAD_ARGUMENT,
                          "--store is missing; try --store rocksdb:DIR");
+    if ((run == RUN_RESTORE) != (settings->from != NULL) || (run == RUN_RESTORE && settings->backup))
+        return error_set(
+            err, GRAFT_INVALID, GRAFT_DETAIL_BAD_ARGUMENT,
+            "a backup is brought back with: graft-metastore restore --from DIR --store rocksdb:NEW_DIR");
+    if (run != RUN_SERVE)
+        return GRAFT_OK;
     if (!settings->cluster_key)
         return error_set(
             err, GRAFT_INVALID, GRAFT_DETAIL_BAD_ARGUMENT,

@@ -9,6 +9,7 @@
 
 struct settings {
     const char *listen, *watch_listen, *store, *cluster_key, *ready_file, *log_level;
+    const char *backup, *from; // of the two runs that serve nobody
     uint64_t disk_reserve;
     uint64_t threads, connections_max, watchers_max;
     bool insecure, print_config;
@@ -16,7 +17,15 @@ struct settings {
 
 extern const struct option_table settings_table;
 
-// What the table cannot say: mandatory options, addresses beyond loopback. INVALID.
-enum graft_status settings_check(const struct settings *settings, struct graft_error *err);
+// What the program is run for.
+enum settings_run {
+    RUN_SERVE,
+    RUN_BACKUP,  // --backup DIR
+    RUN_RESTORE, // the word `restore`
+};
+
+// What the table cannot say: mandatory options of each run, addresses beyond loopback. INVALID.
+enum graft_status settings_check(const struct settings *settings, enum settings_run run,
+                                 struct graft_error *err);
 
 #endif

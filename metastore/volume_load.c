@@ -44,6 +44,16 @@ struct load {
     struct buffer data;
 };
 
+enum graft_status volume_other_history(const struct volume_state *state, uint64_t lsn,
+                                       struct graft_error *err)
+{
+    return error_set(
+        err, GRAFT_CORRUPT, GRAFT_DETAIL_CHAIN_MISMATCH,
+        "LSN %llu of volume %s is not of the history here (head: %llu): the metastore was restored from "
+        "an older copy; `reset --reattach` follows it",
+        (unsigned long long)lsn, gid_format(&state->record.vid).text, (unsigned long long)state->head.lsn);
+}
+
 // ---- the search
 
 static void choose_probe(struct load *load)

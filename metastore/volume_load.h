@@ -17,6 +17,11 @@ struct volume_state {
     struct hash128 retired_chain;
 };
 
+// CORRUPT / CHAIN_MISMATCH, for who knows an LSN of the volume that is not in this history: with another chain,
+// or beyond its head.
+enum graft_status volume_other_history(const struct volume_state *state, uint64_t lsn,
+                                       struct graft_error *err);
+
 // `state` is borrowed for the call and NULL on failure: NOT_FOUND / NO_SUCH_VOLUME, CORRUPT, or what the
 // store said.
 typedef void volume_loaded_fn(void *context, const struct volume_state *state,

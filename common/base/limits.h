@@ -59,7 +59,7 @@
 #define VOLUME_QUEUE_MAX 1024u           // requests that wait for one volume
 #define COMMIT_QUEUE_SIZE_MAX (64 * MIB) // bytes of commits being decided
 #define READ_JOBS_MAX 1024u              // pulls, lists and streams that wait for a reader thread
-#define FORK_JOBS_MAX 64u                // forks that wait for the thread that makes them
+#define LONG_JOBS_MAX 64u                // forks and backups that wait for the thread that makes them
 
 // pagestore: reading
 #define READS_ACTIVE_MAX 128u // read_pages calls that are being answered

@@ -361,6 +361,14 @@ enum graft_status objstore_open(const char *url, const struct objstore_settings 
                      url);
 }
 
+enum graft_status objstore_checkpoint(struct objstore *store, const char *path, struct graft_error *err)
+{
+    if (!store->backend->checkpoint)
+        return error_set(err, GRAFT_INVALID, GRAFT_DETAIL_BAD_STORE,
+                         "a store of the kind %s cannot be copied while it is open", store->backend->name);
+    return store->backend->checkpoint(store, path, err);
+}
+
 // ---- failing for good
 
 void objstore_fate_init(struct objstore_fate *fate, const struct objstore_settings *settings)

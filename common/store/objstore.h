@@ -83,6 +83,10 @@ enum graft_status objstore_list_wait(struct objstore *store, const char *prefix,
                                      bool (*visit)(void *context, const struct objstore_entry *entry), void *context,
                                      struct graft_error *err);
 
+// A copy of the whole store as it is at one moment, durable, at `path`, which must not exist; to be opened as a store of
+// the same kind. It shares what it can with the store through hard links, so it costs a flush and little space. Blocks.
+// INVALID where the store cannot; INTERNAL / NO_SPACE.
+enum graft_status objstore_checkpoint(struct objstore *store, const char *path, struct graft_error *err);
 // True: only this process can change the store, so what it remembers of it is the truth.
 bool objstore_is_exclusive(const struct objstore *store);
 // Creates a probe twice. INVALID / BAD_STORE if the second succeeds.

@@ -63,6 +63,7 @@ struct objstore_backend {
                                       struct graft_error *err);
     enum graft_status (*upload_append)(struct objstore_upload *upload, struct bytes data, struct graft_error *err);
     void (*upload_abort)(struct objstore_upload *upload); // frees it
+    enum graft_status (*checkpoint)(struct objstore *store, const char *path, struct graft_error *err); // or NULL
     void (*close)(struct objstore *store);                // frees it, after objstore_release()
 };
 

@@ -362,6 +362,27 @@ static void rocksdb_upload_abort(struct objstore_upload *base)
     rocksdb_upload_free(upload);
 }
 
+// ---- copies
+
+// The flush that precedes the copy must not be what fills the disk: RocksDB would be read-only afterwards.
+static enum graft_status rocksdb_checkpoint(struct objstore *base, const char *path, struct graft_error *err)
+{
+    struct rocksdb_store *store = (struct rocksdb_store *)base;
+    enum graft_status status = objstore_fate_check(&store->fate, err);
+    if (status == GRAFT_OK)
+        status = disk_reserve_take(&store->reserve, rocks_settings.write_buffer_size, err);
+    if (status != GRAFT_OK)
+        return status;
+    char *message = NULL;
+    rocksdb_checkpoint_t *checkpoint = rocksdb_checkpoint_object_create(store->rocks->db, &message);
+    if (!message)
+        rocksdb_checkpoint_create(checkpoint, path, 0 /* flushes, so that no log has to be copied */,
+                                  &message);
+    if (checkpoint)
+        rocksdb_checkpoint_object_destroy(checkpoint);
+    return rocks_status(err, message, "copying the database to %s", path);
+}
+
 // ---- opening and closing
 
 static uint32_t count_parts(struct rocksdb_store *store, const struct version *version)
@@ -414,6 +435,7 @@ static const struct objstore_backend rocksdb_backend = {
     .upload_begin = rocksdb_upload_begin,
     .upload_append = rocksdb_upload_append,
     .upload_abort = rocksdb_upload_abort,
+    .checkpoint = rocksdb_checkpoint,
     .close = rocksdb_store_close,
 };
 
