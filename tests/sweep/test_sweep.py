@@ -36,7 +36,7 @@ SEED = int(os.environ.get("GRAFT_TEST_SEED", int.from_bytes(os.urandom(4), "big"
 HISTORY_COMMITS = HITS * 256  # so many summaries of the lowest level
 # A script with all that it takes and the programs in which it may be interrupted; the cheapest comes first.
 SCRIPTS = {"objects": ["sweep-worker"], "sync": ["sweep-worker", *DAEMONS], "large": ["sweep-worker", *DAEMONS],
-           "history": ["graft-metastore"]}
+           "history": ["graft-metastore"], "missing": ["graft-pagestore"]}
 
 Run = collections.namedtuple("Run", "script program name action hit")
 
@@ -83,7 +83,10 @@ class Lane:
         self.run_spec, self.report, self.tokens = run, report, {}
         if run.program in DAEMONS:
             self.arm_daemon(run)
-        expected = self.history() if run.script == "history" else self.work(run, folder)
+        if run.script == "history":
+            expected = self.history()
+        else:
+            expected = self.missing(folder) if run.script == "missing" else self.work(run, folder)
         if run.program in DAEMONS:
             self.await_end(run)
         self.check_log(expected)
@@ -167,23 +170,63 @@ class Lane:
         self.tokens[vid] = tokens
         return [[wire.gid_text(vid), str(HISTORY_COMMITS), "0", "0"], *([wire.gid_text(fork), "1", "0", "0"] for fork in forks)]
 
+    def missing(self, folder):
+        """Reads of pages whose segment is away for a while: damaged, never other bytes, and well again after it."""
+        segments, data = self.folder / "segments", folder / "data"
+        data.write_bytes(os.urandom(3 * 4096))
+        before = set(segments.rglob("*"))
+        environment = self.cluster.environment(folder / "client")
+        vid = subprocess.run([cluster.CLI, "import", data], env=environment, capture_output=True, check=True).stdout.decode().strip()
+        subprocess.run([cluster.CLI, "push", vid], env=environment, capture_output=True, check=True)
+        ours = {path: folder / path.name for path in set(segments.rglob("*")) - before if path.is_file()}
+        head = wire.Caller(self.cluster.metastore).head(wire.gid_bytes(vid))
+        for path, away in ours.items():
+            path.rename(away)
+        for _ in range(HITS):
+            self.expect_pages(vid, head, wire.PAGE_DAMAGED)
+        for path, away in ours.items():
+            away.rename(path)
+        self.expect_pages(vid, head, wire.PAGE_STORED)
+        return [[vid, str(head[2]), str(head[3]), "0"]]
+
+    def expect_pages(self, vid, head, state):
+        caller = wire.Caller(self.cluster.pagestore)
+
+        def read():
+            found = caller.read_pages(wire.gid_bytes(vid), head[2], head[4], wire.page_set((1, head[3])))
+            return (found.code, found.text) if isinstance(found, wire.Answer) else (200, found)
+
+        found = self.until_answered(caller, "read_pages", read)
+        caller.close()
+        states = {page: frame[2][0] for page, frame in found.items()}
+        if states != {page: state for page in range(1, head[3] + 1)}:
+            raise Failure(f"{vid}: pages have the states {states}, not {state}")
+
     def insist(self, caller, call, fields):
+        def post():
+            answer = caller.post(call, fields)
+            return answer.code, answer.message if answer.code == 200 else answer.text
+
+        return self.until_answered(caller, call, post)
+
+    def until_answered(self, caller, name, call):
+        """Repeats a call while a daemon is away; what it answered."""
         deadline = time.monotonic() + 20
         while True:
             try:
-                answer = caller.post(call, fields)
-                if answer.code == 200:
-                    return answer.message
-                problem = f"{answer.code}: {answer.text}"
-                if answer.code < 500:
-                    raise Failure(f"{call}: {problem}")
-            except (OSError, http.client.HTTPException) as error:
+                code, answer = call()
+                if code == 200:
+                    return answer
+                problem = f"{code}: {answer}"
+                if code < 500:
+                    raise Failure(f"{name}: {problem}")
+            except (OSError, AssertionError, http.client.HTTPException) as error:
                 problem = str(error)
             caller.close()
-            wait_for_any([self.cluster.metastore.process], 0.1)
+            wait_for_any([caller.daemon.process], 0.1)
             self.check_codes(self.revive())
             if time.monotonic() > deadline:
-                raise Failure(f"{call}: {problem}")
+                raise Failure(f"{name}: {problem}")
 
     def check_log(self, expected):
         """By the metastore's own log: each push once, dense, nothing else; and no volume that nobody made."""
