@@ -106,6 +106,24 @@ void page_index_close(struct page_index *index)
 
 // ---- volumes --------------------------------------------------------------------------------------------------------
 
+static enum graft_status load_unfinished(struct index_volume *volume, struct graft_error *err)
+{
+    const struct rocks *rocks = volume->index->rocks;
+    uint8_t key[UNFINISHED_KEY_SIZE];
+    memcpy(key, volume->vid.bytes, GID_SIZE);
+    key[GID_SIZE] = UNFINISHED_MARK;
+    _cleanup_(rocks_slice_free_p) rocksdb_pinnableslice_t *slice = NULL;
+    enum graft_status status = rocks_get(rocks->db, rocks->families[FAMILY_VOLUMES], rocks->read,
+                                         (struct bytes){key, sizeof key}, &slice, err);
+    if (status != GRAFT_OK || !slice)
+        return status;
+    if (rocks_slice(slice).size != HASH_SIZE)
+        return page_index_bad_entry(err, "volume");
+    volume->has_unfinished = true;
+    memcpy(volume->unfinished.bytes, rocks_slice(slice).data, HASH_SIZE);
+    return GRAFT_OK;
+}
+
 // Reads what the database knows of volume->vid into a volume that nobody else sees yet.
 static enum graft_status load_volume(struct index_volume *volume, struct graft_error *err)
 {
@@ -123,7 +141,7 @@ static enum graft_status load_volume(struct index_volume *volume, struct graft_e
     memcpy(volume->state.chain.bytes, value.data + 12, HASH_SIZE);
     volume->state.page_count = get_le32(value.data + 28);
     volume->lowest_cut = get_le32(value.data + 32);
-    return GRAFT_OK;
+    return load_unfinished(volume, err);
 }
 
 static struct index_volume *take_known(struct page_index *index, const struct gid *vid)

@@ -9,14 +9,16 @@
 //     commits    volume number 4 ‖ LSN 8                           chain 16 ‖ page_count 4
 //     cuts       volume number 4 ‖ …                               common/store/cut_index.h
 //     volumes    VID 16                                           volume number 4 ‖ LSN 8 ‖ chain 16 ‖ page_count 4 ‖ lowest cut 4
+//                VID 16 ‖ 1                                       chain 16 of the next commit, of which a part was written
 //     segments   segment number 4                                 SID 16 ‖ owner 16 ‖ object size 8 ‖ index offset 8 ‖ index size 4
 //     numbers    SID 16 ‖ owner 16, or "volume", "segment"         number 4
 //
 // Numbers stand in for identifiers so that an entry takes about ten bytes. Numbers, pageidx and LSN in keys are big-endian.
 //
 // Invariants
-//  1. A volume's applied LSN moves in the same batch as the last entries of that commit; entries above it belong to a
-//     commit that was not finished, no read sees them, and applying it again writes the same ones.
+//  1. A volume's applied LSN moves in the same batch as the last entries of that commit; entries above it belong to the
+//     next commit, which was not finished: no read sees them, and applying it again writes the same ones. Its chain is
+//     kept, and if another commit comes in its place the volume is dropped.
 //  2. Commits are applied in order, each on the chain before it; a chain that does not match is never applied. A volume
 //     whose chain turns out to be another one is dropped and gets a new number, so nothing of the old one is ever met.
 //  3. A newest version that is remembered is the newest one among all that were begun to be added, published or not: it is
@@ -68,7 +70,8 @@ struct index_state index_volume_state(struct index_volume *volume);
 
 // Adds the commit after the last one added, to be seen once it is published. CORRUPT / CHAIN_MISMATCH if it does not continue
 // the chain, CORRUPT / BAD_MESSAGE if it is not what a metastore writes: it leaves no trace then, and what was added before
-// stays. Any other error: what was added and not published is dropped.
+// stays. UNAVAILABLE / BEHIND if a process ended in the middle of another commit in its place: the volume was dropped, and
+// begins anew. Any other error: what was added and not published is dropped.
 enum graft_status index_volume_add(struct index_volume *volume, const Graft__Commit *commit,
                                    struct graft_error *err);
 // Applies what was added. Before the handle is given back.

@@ -3,8 +3,9 @@
 // Applying commits to the page-version index, and dropping a volume. One thread does both.
 //
 // Commits gather in a batch of the volume (`applying`), until it is full or published: a write of its own for each would
-// cost more than its entries. What a full batch writes before its last commit is complete lies above the applied LSN
-// (invariant 1).
+// cost more than its entries. Each write applies the whole commits that it has, and what it has of one more lies above the
+// applied LSN (invariant 1). That one's chain is written along: if the process ends there and the metastore then has
+// another commit in its place, the volume is dropped, or that commit would take over entries that are not its own.
 //
 // A commit is checked whole before anything of it is written or put into the batch: one that is refused leaves no trace,
 // neither entries nor a cut, that a later one with its LSN would take for its own.
@@ -31,15 +32,19 @@ struct applying {
     struct page_index *index;
     struct index_volume *volume;
     uint32_t number;
-    uint64_t lsn; // of the commit that is being added
+    uint64_t lsn; // of the commit that is being checked or written
     rocksdb_writebatch_t *batch;
     unsigned puts, entries;       // in the batch; entries are those of pages
     bool numbered;                // segments got numbers in the batch
     struct new_segment *segments; // that got their numbers in the batch
+    // Of the commit that is being written.
+    bool in_part; // not whole yet
+    struct hash128 chain;
     // After the last commit that was added whole.
     struct index_state state;
     uint32_t lowest_cut;
-    unsigned commits;
+    unsigned commits; // whole ones in the batch
+    unsigned added;   // whole ones that are not published
 };
 
 static enum graft_status malformed(struct applying *applying, struct graft_error *err, const char *field)
@@ -75,20 +80,66 @@ static void put_number(struct applying *applying, struct bytes key, uint32_t num
                     (struct bytes){value, sizeof value});
 }
 
+static void put_volume(struct applying *applying)
+{
+    const struct index_state *state = &applying->state;
+    uint8_t value[VOLUME_VALUE_SIZE];
+    put_le32(value, applying->number);
+    put_le64(value + 4, state->lsn);
+    memcpy(value + 12, state->chain.bytes, HASH_SIZE);
+    put_le32(value + 28, state->page_count);
+    put_le32(value + 32, applying->lowest_cut);
+    rocks_batch_put(applying->batch, applying->index->rocks->families[FAMILY_VOLUMES],
+                    (struct bytes){applying->volume->vid.bytes, GID_SIZE},
+                    (struct bytes){value, sizeof value});
+}
+
+// Where a volume's record says that a part of the commit behind its applied one was written.
+static void put_unfinished_key(uint8_t to[UNFINISHED_KEY_SIZE], const struct index_volume *volume)
+{
+    memcpy(to, volume->vid.bytes, GID_SIZE);
+    to[GID_SIZE] = UNFINISHED_MARK;
+}
+
+static void put_unfinished(struct applying *applying)
+{
+    struct index_volume *volume = applying->volume;
+    rocksdb_column_family_handle_t *family = applying->index->rocks->families[FAMILY_VOLUMES];
+    uint8_t key[UNFINISHED_KEY_SIZE];
+    put_unfinished_key(key, volume);
+    if (applying->in_part)
+        rocks_batch_put(applying->batch, family, (struct bytes){key, sizeof key},
+                        (struct bytes){applying->chain.bytes, HASH_SIZE});
+    else if (volume->has_unfinished && applying->commits > 0)
+        rocks_batch_delete(applying->batch, family, (struct bytes){key, sizeof key});
+}
+
+static void note_unfinished(struct applying *applying)
+{
+    applying->volume->has_unfinished = applying->in_part;
+    applying->volume->unfinished = applying->chain;
+}
+
+// Writes what the batch has. Commits that are whole are applied thereby, and seen when they are published.
 static enum graft_status flush(struct applying *applying, struct graft_error *err)
 {
     // As it is now, not as it was for the batch's last segment: another volume's batch may have gone ahead of this one.
     if (applying->numbered)
         put_number(applying, (struct bytes){(const uint8_t *)"segment", 7}, applying->index->next_segment);
+    put_volume(applying);
+    put_unfinished(applying);
     enum graft_status status = FAILPOINT_ERROR("index.write.before", err);
     if (status == GRAFT_OK)
         status = rocks_write(applying->index->rocks->db, applying->index->rocks->write, applying->batch, err);
     if (status != GRAFT_OK)
         return error_context(err, status, "writing the page-version index");
     FAILPOINT("index.write.after");
+    if (applying->in_part || applying->commits > 0)
+        note_unfinished(applying);
     rocksdb_writebatch_clear(applying->batch);
     metric_add(applying->index->entries, applying->entries);
-    applying->puts = applying->entries = 0;
+    metric_add(applying->index->applied_commits, applying->commits);
+    applying->puts = applying->entries = applying->commits = 0;
     applying->numbered = false;
     forget_segments(applying);
     return GRAFT_OK;
@@ -209,7 +260,7 @@ static enum graft_status apply_reference(struct applying *applying, const Graft_
     return GRAFT_OK;
 }
 
-// A cut above the applied LSN is invisible (invariant 1), so it may go ahead of the batch that publishes the commit.
+// A cut above the applied LSN is invisible (invariant 1), so it may go ahead of the batch that has the rest of the commit.
 static enum graft_status apply_cut(struct applying *applying, uint32_t cut, struct graft_error *err)
 {
     const struct rocks *rocks = applying->index->rocks;
@@ -220,24 +271,14 @@ static enum graft_status apply_cut(struct applying *applying, uint32_t cut, stru
                                              (struct bytes){prefix, sizeof prefix}, applying->lsn, cut, err);
     if (status != GRAFT_OK)
         return status;
+    uint8_t key[UNFINISHED_KEY_SIZE];
+    put_unfinished_key(key, applying->volume);
+    rocksdb_writebatch_wi_put_cf(batch, rocks->families[FAMILY_VOLUMES], (const char *)key, sizeof key,
+                                 (const char *)applying->chain.bytes, HASH_SIZE);
     char *message = NULL;
     FAILPOINT("index.cut");
     rocksdb_write_writebatch_wi(rocks->db, rocks->write, batch, &message);
     return rocks_status(err, message, "writing the page-version index");
-}
-
-static void put_volume(struct applying *applying)
-{
-    const struct index_state *state = &applying->state;
-    uint8_t value[VOLUME_VALUE_SIZE];
-    put_le32(value, applying->number);
-    put_le64(value + 4, state->lsn);
-    memcpy(value + 12, state->chain.bytes, HASH_SIZE);
-    put_le32(value + 28, state->page_count);
-    put_le32(value + 32, applying->lowest_cut);
-    rocks_batch_put(applying->batch, applying->index->rocks->families[FAMILY_VOLUMES],
-                    (struct bytes){applying->volume->vid.bytes, GID_SIZE},
-                    (struct bytes){value, sizeof value});
 }
 
 static void put_commit(struct applying *applying, const struct index_state *state)
@@ -305,7 +346,6 @@ static enum graft_status begin_volume(struct applying *applying, struct graft_er
         return GRAFT_OK;
     applying->number = applying->index->next_volume++;
     put_number(applying, (struct bytes){(const uint8_t *)"volume", 6}, applying->index->next_volume);
-    put_volume(applying);
     enum graft_status status = flush(applying, err);
     if (status != GRAFT_OK)
         return status;
@@ -345,24 +385,53 @@ static void abandon(struct index_volume *volume)
     forget_newest_locked(volume);
 }
 
+static enum graft_status write_cut(struct applying *applying, uint32_t cut, struct graft_error *err)
+{
+    // What is in the batch is whole, and goes first: the mark is of the commit behind what was written.
+    applying->in_part = false;
+    enum graft_status status = applying->puts ? flush(applying, err) : GRAFT_OK;
+    applying->in_part = true;
+    if (status == GRAFT_OK)
+        status = apply_cut(applying, cut, err);
+    if (status == GRAFT_OK)
+        note_unfinished(applying);
+    return status;
+}
+
 static enum graft_status write_commit(struct applying *applying, const Graft__Commit *commit,
                                       const struct index_state *after, struct graft_error *err)
 {
     uint32_t lowest_cut = applying->lowest_cut;
     enum graft_status status = begin_volume(applying, err);
+    applying->chain = after->chain;
+    applying->in_part = true;
     if (status == GRAFT_OK && commit->cut < applying->state.page_count) {
         lowest_cut = MIN(lowest_cut, commit->cut);
-        status = apply_cut(applying, commit->cut, err);
+        status = write_cut(applying, commit->cut, err);
     }
     for (size_t i = 0; status == GRAFT_OK && i < commit->n_segments; i++)
         status = apply_reference(applying, commit->segments[i], err);
     if (status != GRAFT_OK)
         return status;
     put_commit(applying, after);
+    applying->in_part = false;
     applying->state = *after;
     applying->lowest_cut = lowest_cut;
     applying->commits++;
+    applying->added++;
     return added_one(applying, err);
+}
+
+// A part of the next commit was written by a process that ended, and now another commit comes in its place: the history is
+// another one from here on, and what was written must not be taken for its own.
+static enum graft_status drop_unfinished(struct index_volume *volume, struct graft_error *err)
+{
+    enum graft_status status = index_volume_drop(volume, err);
+    if (status != GRAFT_OK)
+        return status;
+    return error_set(err, GRAFT_UNAVAILABLE, GRAFT_DETAIL_BEHIND,
+                     "%s has another history now, its index is built anew; ask again",
+                     gid_format(&volume->vid).text);
 }
 
 enum graft_status index_volume_add(struct index_volume *volume, const Graft__Commit *commit,
@@ -377,10 +446,12 @@ enum graft_status index_volume_add(struct index_volume *volume, const Graft__Com
     applying->lsn = commit->lsn;
     enum graft_status status = check_commit(applying, &applying->state, commit, &after, err);
     if (status != GRAFT_OK) {
-        if (applying->commits == 0)
+        if (applying->added == 0)
             applying_free(TAKE(volume->applying));
         return status;
     }
+    if (volume->has_unfinished && applying->commits == 0 && !hash_equal(&volume->unfinished, &after.chain))
+        return drop_unfinished(volume, err);
     begin_commit(applying);
     status = write_commit(applying, commit, &after, err);
     if (status != GRAFT_OK)
@@ -390,23 +461,22 @@ enum graft_status index_volume_add(struct index_volume *volume, const Graft__Com
 
 enum graft_status index_volume_publish(struct index_volume *volume, struct graft_error *err)
 {
-    struct page_index *index = volume->index;
-    struct applying *applying = TAKE(volume->applying);
+    struct applying *applying = volume->applying;
     if (!applying)
         return GRAFT_OK;
     FAILPOINT("index.publish");
-    put_volume(applying);
     enum graft_status status = flush(applying, err);
-    if (status == GRAFT_OK) {
-        metric_add(index->applied_commits, applying->commits);
-        LOCK_GUARD(&index->lock);
+    if (status != GRAFT_OK) {
+        abandon(volume);
+        return status;
+    }
+    {
+        LOCK_GUARD(&volume->index->lock);
         volume->state = applying->state;
         volume->lowest_cut = applying->lowest_cut;
     }
-    applying_free(applying);
-    if (status != GRAFT_OK)
-        abandon(volume);
-    return status;
+    applying_free(TAKE(volume->applying));
+    return GRAFT_OK;
 }
 
 enum graft_status index_volume_apply(struct index_volume *volume, const Graft__Commit *commit,
@@ -486,6 +556,11 @@ enum graft_status index_volume_drop(struct index_volume *volume, struct graft_er
                                            sizeof from, (const char *)to, sizeof to);
     rocks_batch_delete(batch, index->rocks->families[FAMILY_VOLUMES],
                        (struct bytes){volume->vid.bytes, GID_SIZE});
+    uint8_t unfinished[UNFINISHED_KEY_SIZE];
+    put_unfinished_key(unfinished, volume);
+    rocks_batch_delete(batch, index->rocks->families[FAMILY_VOLUMES],
+                       (struct bytes){unfinished, sizeof unfinished});
+    volume->has_unfinished = false;
     metric_add(index->dropped, 1);
     return rocks_write(index->rocks->db, index->rocks->write, batch, err);
 }

@@ -31,6 +31,8 @@ enum index_family {
 #define VOLUME_VALUE_SIZE 36u
 #define SEGMENT_VALUE_SIZE 52u
 #define SEGMENT_NAME_SIZE 32u
+#define UNFINISHED_KEY_SIZE (GID_SIZE + 1)
+#define UNFINISHED_MARK 1
 
 // Places of segments that were asked for lately, by number modulo the slots. A number names one place for ever.
 #define PLACES_KEPT 4096u
@@ -68,7 +70,10 @@ struct index_volume {
     uint32_t lowest_cut;       // that was ever applied, CUT_NONE; under index->lock
     uint64_t newest_key;       // of its chunks in index->newest; under index->lock
     uint64_t begun_lsn;        // of the last commit whose entries may have gone there; under index->lock
-    struct applying *applying; // commits that are not published; the applying thread's. NULL: none
+    // The applying thread's.
+    struct applying *applying; // commits that are not published. NULL: none
+    bool has_unfinished;       // a part of the commit behind the applied one was written
+    struct hash128 unfinished; // its chain
     UT_hash_handle hh;         // under index->lock
 };
 

@@ -379,17 +379,18 @@ static void add_packed(struct index_volume *volume, uint64_t lsn)
     message_free(message);
 }
 
-// Finds what the one before it published; publishes some commits, adds more than a batch holds, and dies.
-static void go_on_and_die(const char *folder, const struct model *model, uint64_t applied)
+// Finds what those before it published, and perhaps more; publishes some commits, adds others, and dies.
+static void go_on_and_die(const char *folder, const struct model *model, uint64_t published)
 {
     struct page_index *index = open_index(folder);
     struct index_volume *volume = volume_of(index, model);
-    cr_assert_eq(index_volume_state(volume).lsn, applied);
+    uint64_t applied = index_volume_state(volume).lsn;
+    cr_assert_geq(applied, published);
     for (uint64_t lsn = 1; lsn <= applied; lsn++)
         check_snapshot(index, volume, model, lsn);
-    for (uint64_t lsn = applied + 1; lsn <= LSNS; lsn++) {
+    for (uint64_t lsn = applied + 1; lsn <= published + 50; lsn++) {
         add_packed(volume, lsn);
-        if (lsn == applied + 20)
+        if (lsn == published + 20)
             cr_assert_eq(index_volume_publish(volume, NULL), GRAFT_OK);
     }
     _exit(0);
@@ -417,8 +418,8 @@ Test(page_index, a_process_that_dies_between_its_writes_is_followed_by_one_that_
     }
     struct page_index *index = open_index(folder);
     struct index_volume *volume = volume_of(index, model);
-    cr_assert_eq(index_volume_state(volume).lsn, 100);
-    for (uint64_t lsn = 101; lsn <= LSNS; lsn++)
+    cr_assert_geq(index_volume_state(volume).lsn, 100);
+    for (uint64_t lsn = index_volume_state(volume).lsn + 1; lsn <= LSNS; lsn++)
         add_packed(volume, lsn);
     cr_assert_eq(index_volume_publish(volume, NULL), GRAFT_OK);
     for (uint64_t lsn = 1; lsn <= LSNS; lsn++) {
@@ -428,6 +429,80 @@ Test(page_index, a_process_that_dies_between_its_writes_is_followed_by_one_that_
     index_volume_release(volume);
     page_index_close(index);
     free(model);
+}
+
+// One commit of more pages than a batch has puts, and one that cuts: a process that ends in the middle of it has written a
+// part. Then the metastore, restored meanwhile, has another commit in its place, without those pages and without the cut.
+static void die_in_a_commit(const char *folder, const struct model *model, bool cuts)
+{
+    struct page_index *index = open_index(folder);
+    struct index_volume *volume = volume_of(index, model);
+    _cleanup_(pageset_free_p) struct pageset *pages = pageset_new();
+    struct hash128 base = index_volume_state(volume).chain;
+    cr_assert_eq(index_volume_state(volume).lsn, 20);
+    pageset_add_run(pages, 1, cuts ? 1 : 1500);
+    build_commit(model, &base, 21, 2000, cuts ? 0 : model->page_count[20], pages);
+    cr_assert_eq(index_volume_add(volume, &commit.message, NULL), GRAFT_OK);
+    _exit(0);
+}
+
+static void expect_nothing_left(bool cuts)
+{
+    _cleanup_(test_folder_free_p) char *folder = test_folder_new();
+    struct model *model = model_new();
+    struct rng rng;
+    struct graft_error err;
+    int wait_status;
+    rng_seed(&rng, 79);
+    for (uint64_t lsn = 1; lsn <= 40; lsn++) {
+        next_commit(model, &rng, lsn);
+        packed[lsn] = (struct buffer)BUFFER_INIT(1 << 20);
+        cr_assert_eq(message_encode(&commit.message.base, &packed[lsn], NULL), GRAFT_OK);
+    }
+    cr_assert_gt(model->page_count[20], 0);
+    pid_t child = fork();
+    if (child == 0) {
+        struct page_index *index = open_index(folder);
+        struct index_volume *volume = volume_of(index, model);
+        for (uint64_t lsn = 1; lsn <= 20; lsn++)
+            add_packed(volume, lsn);
+        cr_assert_eq(index_volume_publish(volume, NULL), GRAFT_OK);
+        index_volume_release(volume);
+        page_index_close(index);
+        die_in_a_commit(folder, model, cuts);
+    }
+    cr_assert_eq(waitpid(child, &wait_status, 0), child);
+    cr_assert_eq(wait_status, 0);
+    struct page_index *index = open_index(folder);
+    struct index_volume *volume = volume_of(index, model);
+    cr_assert_eq(index_volume_state(volume).lsn, 20);
+    ProtobufCMessage *message;
+    cr_assert_eq(message_decode(&graft__commit__descriptor, buffer_bytes(&packed[21]), 1 << 20, &message, &err),
+                 GRAFT_OK);
+    cr_assert_eq(index_volume_add(volume, (const Graft__Commit *)message, &err), GRAFT_UNAVAILABLE);
+    message_free(message);
+    cr_assert_eq(err.detail, GRAFT_DETAIL_BEHIND, "%s", err.message);
+    cr_assert_eq(index_volume_state(volume).lsn, 0);
+    for (uint64_t lsn = 1; lsn <= 40; lsn++)
+        add_packed(volume, lsn);
+    cr_assert_eq(index_volume_publish(volume, NULL), GRAFT_OK);
+    for (uint64_t lsn = 1; lsn <= 40; lsn++) {
+        check_snapshot(index, volume, model, lsn);
+        buffer_release(&packed[lsn]);
+    }
+    index_volume_release(volume);
+    page_index_close(index);
+    free(model);
+}
+
+Test(page_index, entries_of_a_commit_that_was_not_finished_are_not_taken_over_by_another)
+{
+    expect_nothing_left(false);
+}
+
+Test(page_index, the_cut_of_a_commit_that_was_not_finished_is_not_taken_over_by_another)
+{
+    expect_nothing_left(true);
 }
 
 // What a metastore does not write: refused before anything of it is in the index.
