@@ -13,7 +13,7 @@
  *
  * Switches that choose a world:
  *   REFUSALS         a request on the head may be refused with SEGMENT_GONE; the client uploads again, same token
- *   FENCE            a reset while COMMITTING pushes a void commit at the same base and waits for its answer
+ *   FENCE            a push without an answer is given up: a void commit at the same base, and its answer awaited
  *   RESTORE          once, the metastore is replaced by an older copy of itself; `restore` adds a void commit to it
  *   CLONE            both clients started from one copied data directory whose push was under way
  *   WITNESS          must fail: shows that everything can land and both clients can be up to date
@@ -191,7 +191,7 @@ inline choose_token(base_, chain_, content, c) {
 proctype Client(byte c) {
     byte k, n, j, m, lsn;
     do
-    :: d_step { made[c] < LOCALS && mem[c].phase != FENCING && mem[c].phase != CORRUPT ->   /* a local commit */
+    :: d_step { made[c] < LOCALS && mem[c].phase != CORRUPT ->   /* a local commit */
         if :: (mem[c].unpushed == 0 && mem[c].range == 0) -> mem[c].local_chain = mem[c].chain :: else fi;
         mem[c].unpushed = mem[c].unpushed | (1 << (c * LOCALS + made[c])); made[c]++; check() }
     :: d_step { UNSYNCED(c) ->                                                              /* the store syncs */
@@ -238,13 +238,13 @@ proctype Client(byte c) {
     :: d_step { mem[c].phase == COMMITTING && MAY_GO_ON(c) -> reset(c); check() }
 #endif
 #ifdef FENCE
-    :: d_step { mem[c].phase == COMMITTING && MAY_GO_ON(c) && mem[c].fence == 0 && tokens < TOKENS ->
+    :: d_step { mem[c].maybe_known && (mem[c].phase == COMMITTING || mem[c].phase == UPLOADING) && MAY_GO_ON(c) && tokens < TOKENS ->
         choose_token(base_of[mem[c].token], chain_of[mem[c].token], 0, c);
         mem[c].fence = tokens; mem[c].phase = FENCING }
     :: d_step { mem[c].phase == FENCING && MAY_GO_ON(c) && !sent[mem[c].fence] -> sent[mem[c].fence] = 1 }
-    :: d_step { mem[c].phase == FENCING && ok[mem[c].fence] -> reset(c); check() }
+    :: d_step { mem[c].phase == FENCING && ok[mem[c].fence] -> mem[c].phase = REJECTED; check() }
     /* base + 1 is taken, perhaps by the old push: its own answer is definitive now */
-    :: d_step { mem[c].phase == FENCING && conflict[mem[c].fence] -> mem[c].phase = COMMITTING }
+    :: d_step { mem[c].phase == FENCING && conflict[mem[c].fence] -> mem[c].phase = COMMITTING; mem[c].fence = 0 }
 #endif
 
     /* a pull: answered now, applied at any later time, or never */

@@ -34,7 +34,7 @@ class Run(typing.NamedTuple):
 RUNS = [
     Run("push", "push", SMALL, states=216_000),
     Run("push: refused segments", "push", f"{SMALL} REFUSALS LSNS=2 TOKENS=3 SERVER_CRASHES=0", states=1_010_000),
-    Run("push: resets behind a fence", "push", f"{SMALL} FENCE LSNS=2 TOKENS=3 CLIENT_CRASHES=0", states=470_000),
+    Run("push: resets behind a fence", "push", f"{SMALL} FENCE LSNS=2 TOKENS=3 CLIENT_CRASHES=0", states=577_000),
     Run("push: a restored metastore", "push", f"{SMALL} RESTORE CLIENT_CRASHES=0", states=427_000),
     Run("push: a copied directory", "push", f"{SMALL} CLONE", states=24_000),
     Run("append", "append", "", states=19_000),
@@ -67,7 +67,7 @@ RUNS = [
 ]
 DEEP_RUNS = [
     Run("deep push: refused segments", "push", f"{SMALL} REFUSALS", states=2_344_000),
-    Run("deep push: resets behind a fence", "push", f"{SMALL} FENCE", states=16_190_000),
+    Run("deep push: resets behind a fence", "push", f"{SMALL} FENCE LSNS=2 TOKENS=3", states=1_000_000),
 ]
 
 
