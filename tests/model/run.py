@@ -67,7 +67,7 @@ RUNS = [
 ]
 DEEP_RUNS = [
     Run("deep push: refused segments", "push", f"{SMALL} REFUSALS", states=2_344_000),
-    Run("deep push: resets behind a fence", "push", f"{SMALL} FENCE LSNS=2 TOKENS=3", states=1_000_000),
+    Run("deep push: resets behind a fence", "push", f"{SMALL} FENCE LSNS=2 TOKENS=3", states=2_791_000),
 ]
 
 
