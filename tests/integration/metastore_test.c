@@ -128,6 +128,45 @@ Test(metastore, echoes_the_token_and_shows_the_head_when_it_rejects)
               hash_equal(&failure.snapshot.chain, &head.chain));
 }
 
+// A commit without pages settles what became of another on the same base.
+Test(metastore, lets_a_void_commit_fence_its_base)
+{
+    _cleanup_(bench_free_p) struct bench *bench = bench_new();
+    struct meta_client *client = &bench->client;
+    struct gid vid = meta_create_volume(client);
+    struct snapshot head = meta_grow(client, head_of(bench, &vid), 2, 1), landed;
+    struct rpc_failure failure;
+    struct graft_error error;
+    struct meta_pull pulled;
+
+    // The void one lands: the other never will.
+    struct commit_plan late = plan_on(&head, 50, 1, 3), fence = plan_on(&head, 60, 1, 1);
+    fence.segment_count = 0;
+    cr_assert_eq(meta_commit(client, &fence, &landed, &failure, &error), GRAFT_OK, "%s", error.message);
+    cr_assert_eq(landed.lsn, head.lsn + 1);
+    cr_assert_eq(landed.page_count, head.page_count);
+    cr_assert_eq(meta_commit(client, &late, &landed, &failure, &error), GRAFT_CONFLICT);
+    cr_assert_eq(error.detail, GRAFT_DETAIL_NOT_HEAD);
+    struct token token = token_of(50);
+    cr_assert(failure.has_token && token_equal(&failure.token, &token));
+    cr_assert_eq(meta_commit(client, &fence, &landed, &failure, &error), GRAFT_OK); // its own duplicate
+    cr_assert_eq(meta_pull(client, &vid, head.lsn, &head.chain, &pulled, &error), GRAFT_OK);
+    cr_assert_eq(pulled.head.lsn, head.lsn + 1);
+    cr_assert(pageset_is_empty(pulled.changed));
+    cr_assert_eq(pulled.cut, head.page_count);
+    pageset_free(pulled.changed);
+
+    // The other landed first: the void one is refused, and its token is asked for again.
+    head = head_of(bench, &vid);
+    late = plan_on(&head, 70, 1, 3);
+    fence = plan_on(&head, 80, 1, 1);
+    fence.segment_count = 0;
+    cr_assert_eq(meta_commit(client, &late, &landed, &failure, &error), GRAFT_OK, "%s", error.message);
+    cr_assert_eq(meta_commit(client, &fence, &landed, &failure, &error), GRAFT_CONFLICT);
+    cr_assert_eq(meta_commit(client, &late, &landed, &failure, &error), GRAFT_OK, "%s", error.message);
+    cr_assert_eq(landed.lsn, head.lsn + 1);
+}
+
 Test(metastore, forgets_a_deleted_volume_in_lists_and_nowhere_else)
 {
     _cleanup_(bench_free_p) struct bench *bench = bench_new();
