@@ -209,6 +209,23 @@ Test(fence, goes_without_an_upload_when_the_segments_are_gone)
     cr_assert_eq(replica_info(&a).pending_commits, 0);
 }
 
+Test(fence, that_was_never_sent_is_taken_back)
+{
+    all_commits(COMMIT_SEGMENT_GONE);
+    for (unsigned i = 1; i < MOCK_COMMITS_MAX; i++)
+        mock.write_faults[i] = WRITE_BUSY;
+    cr_assert_neq(graft_push(a.volume, NULL, NULL), GRAFT_OK);
+    replica_reopen_at(&a, "http://127.0.0.1:1");
+    expect_error(GRAFT_BUSY, GRAFT_DETAIL_PUSH_PENDING, graft_reset(a.volume, &err));
+    replica_reopen(&a);
+    cr_assert_neq(graft_push(a.volume, NULL, NULL), GRAFT_OK);
+    cr_assert_eq(mock.fences, 0, "a push that nobody gave up was fenced off");
+    memset(mock.write_faults, 0, sizeof mock.write_faults);
+    all_commits(COMMIT_PLAIN);
+    expect_ok(graft_push(a.volume, NULL, &err));
+    cr_assert_eq(replica_info(&a).pending_commits, 0);
+}
+
 Test(fence, finds_another_history)
 {
     lose_push(false);

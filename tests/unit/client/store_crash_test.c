@@ -22,7 +22,7 @@
 // Starts it, reads acknowledgements until there are `acks_min`, waits a moment more, kills it. How many there
 // were.
 static uint64_t run_until_killed(const char *directory, uint64_t seed, uint64_t from, uint64_t acks_min,
-                                 long wait_ns)
+                                 long wait_ns, const char *durability)
 {
     int pipe_fds[2];
     cr_assert_eq(pipe(pipe_fds), 0);
@@ -35,7 +35,7 @@ static uint64_t run_until_killed(const char *directory, uint64_t seed, uint64_t 
         dup2(pipe_fds[1], STDOUT_FILENO);
         close(pipe_fds[0]);
         close(pipe_fds[1]);
-        execl(STORE_CRASHER, STORE_CRASHER, directory, seed_text, from_text, (char *)NULL);
+        execl(STORE_CRASHER, STORE_CRASHER, directory, seed_text, from_text, durability, (char *)NULL);
         _exit(127);
     }
     close(pipe_fds[1]);
@@ -76,7 +76,8 @@ static void check_store(struct store_fixture *fixture, struct model_run *run, ui
     run->store = NULL;
 }
 
-static void crash_often(uint64_t seed, unsigned rounds)
+// `durability`: "normal", or NULL.
+static void crash_often(uint64_t seed, unsigned rounds, const char *durability)
 {
     struct store_fixture fixture = {.settings = {.writer_memory_size = 1400, .batch_entries = 3}};
     fixture_begin(&fixture);
@@ -94,7 +95,7 @@ static void crash_often(uint64_t seed, unsigned rounds)
     uint64_t step = 0;
     for (unsigned round = 0; round < rounds && !model_is_full(model); round++) {
         uint64_t acks = run_until_killed(fixture.directory, seed, step, rng_below(&run->rng, 12),
-                                         (long)rng_below(&run->rng, 3000000));
+                                         (long)rng_below(&run->rng, 3000000), durability);
         for (uint64_t i = 0; i < acks; i++)
             model_step(run, step++);
         check_store(&fixture, run, &step);
@@ -108,10 +109,15 @@ static void crash_often(uint64_t seed, unsigned rounds)
 
 Test(store_crash, leaves_whole_steps_only)
 {
-    crash_often(21, 40);
+    crash_often(21, 40, NULL);
 }
 
 Test(store_crash, leaves_whole_steps_only_in_another_history)
 {
-    crash_often(22, 40);
+    crash_often(22, 40, NULL);
+}
+
+Test(store_crash, loses_no_step_that_was_not_synced_either)
+{
+    crash_often(23, 40, "normal");
 }

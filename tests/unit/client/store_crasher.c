@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Runs a model's steps in a local store and writes a byte to stdout after each, until somebody kills it:
-//     store_crasher DIRECTORY SEED FROM
+//     store_crasher DIRECTORY SEED FROM [normal]
 // Steps below FROM are taken in the model alone. It is a program because RocksDB's threads do not survive a
 // fork.
 #include <stdlib.h>
@@ -12,9 +12,11 @@
 
 int main(int argc, char **argv)
 {
-    if (argc != 4)
+    if (argc != 4 && argc != 5)
         return 2;
     struct store_settings settings = {.directory = argv[1], .writer_memory_size = 1400, .batch_entries = 3};
+    if (argc == 5)
+        settings.durability = GRAFT_DURABILITY_NORMAL;
     uint64_t seed = strtoull(argv[2], NULL, 10), from = strtoull(argv[3], NULL, 10);
     struct model *model = calloc(1, sizeof *model);
     struct model_run *run = calloc(1, sizeof *run);
