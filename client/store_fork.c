@@ -9,6 +9,7 @@
 // A crash leaves the volume whole or not at all; opening the directory drops what was staged.
 #include "client/store_internal.h"
 #include "common/base/check.h"
+#include "common/base/failpoint.h"
 
 #include <stdlib.h>
 
@@ -57,7 +58,10 @@ enum graft_status store_fork_begin(struct store_volume *volume, const struct gid
         _cleanup_(rocks_batch_free_p) rocksdb_writebatch_t *batch = rocksdb_writebatch_create();
         struct store_key key = store_key_fork(volume->number);
         store_put(volume->store->local, batch, FAMILY_VOLUMES, &key, (struct bytes){value, sizeof value});
-        status = store_write(volume->store, volume->store->local, true, batch, err);
+        status = FAILPOINT_ERROR("fork.keep.before", err);
+        if (status == GRAFT_OK)
+            status = store_write(volume->store, volume->store->local, true, batch, err);
+        FAILPOINT("fork.keep.after");
     }
     if (status == GRAFT_OK)
         *ret_new_vid = kept;
@@ -144,6 +148,7 @@ enum graft_status store_fork_finish(struct store_volume *volume, const struct gi
 {
     _cleanup_(store_volume_close_p) struct store_volume *fork = NULL;
     CHECK(head->page_count == store_volume_record(volume).state.remote.page_count);
+    FAILPOINT("fork.finish.before");
     enum graft_status status = store_volume_prepare(volume, new_vid, head, &fork, err);
     if (status == GRAFT_OK)
         status = fill(volume, fork, err);

@@ -254,7 +254,11 @@ enum graft_status store_push_fence(struct store_volume *volume, struct bytes req
     _cleanup_(rocks_batch_free_p) rocksdb_writebatch_t *batch = rocksdb_writebatch_create();
     struct store_key key = store_key_fence(volume->number);
     store_put(volume->store->local, batch, FAMILY_VOLUMES, &key, request);
-    return store_publish_locked(volume, batch, &next, true, err);
+    enum graft_status status = FAILPOINT_ERROR("push.fence.before", err);
+    if (status == GRAFT_OK)
+        status = store_publish_locked(volume, batch, &next, true, err);
+    FAILPOINT("push.fence.after");
+    return status;
 }
 
 enum graft_status store_push_unfence(struct store_volume *volume, struct graft_error *err)
@@ -266,7 +270,11 @@ enum graft_status store_push_unfence(struct store_volume *volume, struct graft_e
     _cleanup_(rocks_batch_free_p) rocksdb_writebatch_t *batch = rocksdb_writebatch_create();
     struct store_key key = store_key_fence(volume->number);
     store_delete(volume->store->local, batch, FAMILY_VOLUMES, &key);
-    return store_publish_locked(volume, batch, &next, true, err);
+    enum graft_status status = FAILPOINT_ERROR("push.unfence.before", err);
+    if (status == GRAFT_OK)
+        status = store_publish_locked(volume, batch, &next, true, err);
+    FAILPOINT("push.unfence.after");
+    return status;
 }
 
 // Publishes `next` with the push over: its requests and its pin go.

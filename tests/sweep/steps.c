@@ -16,6 +16,8 @@
 #define PATIENCE_MS 20000u
 #define RETRY_MS 10
 #define DEADLINE_MS 5000u
+#define DEAD_METASTORE "http://127.0.0.1:1"
+#define DEAD_DEADLINE_MS 300u
 
 // What a replica, or the servers, must show.
 struct content {
@@ -81,16 +83,23 @@ static void fill_page(const struct volume *volume, uint32_t pageidx, uint32_t ta
 
 // ---- calls
 
-static struct graft *open_client(unsigned client, bool online)
+enum reach {
+    REACH_ALL,
+    REACH_NOBODY,
+    REACH_PAGESTORE,
+};
+
+static struct graft *open_client(unsigned client, enum reach reach)
 {
     char path[4096];
     snprintf(path, sizeof path, "%s/client-%u", settings.folder, client);
     struct graft_settings graft = {.data = path, .deadline_ms = DEADLINE_MS};
     struct graft *opened;
     struct graft_error err;
-    if (online) {
-        graft.metastore = settings.metastore;
+    if (reach != REACH_NOBODY) {
+        graft.metastore = reach == REACH_ALL ? settings.metastore : DEAD_METASTORE;
         graft.pagestore = settings.pagestore;
+        graft.deadline_ms = reach == REACH_ALL ? DEADLINE_MS : DEAD_DEADLINE_MS;
     }
     if (graft_open(&graft, &opened, &err) != GRAFT_OK)
         ledger_fail(LEDGER_EXIT_AGAIN, "opening %s: %s", path, err.message);
@@ -101,7 +110,7 @@ static struct graft *client_of(unsigned client)
 {
     CHECK(client < CLIENTS_MAX);
     if (!clients[client])
-        clients[client] = open_client(client, true);
+        clients[client] = open_client(client, REACH_ALL);
     return clients[client];
 }
 
@@ -499,7 +508,7 @@ void step_push_offline(unsigned client, unsigned volume)
     if (step->done)
         return;
     close_client(client);
-    clients[client] = open_client(client, false);
+    clients[client] = open_client(client, REACH_NOBODY);
     struct graft_volume *opened = open_volume(client, volume);
     struct graft_error err;
     enum graft_status status = graft_push(opened, NULL, &err);
@@ -524,6 +533,85 @@ static void follow(unsigned client, unsigned volume, const char *what, volume_ca
     content_copy(&of->local[client], &of->remote);
     if (fresh)
         note_local_lsn(client, volume);
+}
+
+static enum graft_status call_reattach(struct graft_volume *volume, struct graft_error *err)
+{
+    return graft_discard(volume, GRAFT_DISCARD_REATTACH, NULL, err);
+}
+
+// Until it fails for want of the metastore.
+static void call_without_metastore(unsigned client, unsigned volume, const char *what, volume_call *call)
+{
+    read_all_but(client, volume);
+    struct step *step = ledger_begin(0);
+    if (step->done)
+        return;
+    close_client(client);
+    clients[client] = open_client(client, REACH_PAGESTORE);
+    struct graft_volume *opened = open_volume(client, volume);
+    struct attempts attempts = attempts_begin();
+    struct graft_error err = {.status = GRAFT_OK};
+    do {
+        if (call(opened, &err) == GRAFT_OK)
+            ledger_fail(LEDGER_EXIT_FAILED, "%s without a metastore: OK", what);
+    } while (!strstr(err.message, DEAD_METASTORE) && again(&attempts, what, &err));
+    graft_volume_close(opened);
+    close_client(client);
+    ledger_done(step, "-");
+}
+
+void step_push_unanswered(unsigned client, unsigned volume)
+{
+    CHECK(volumes[volume].commits > 0); // the first would be spent on making the volume known
+    call_without_metastore(client, volume, "pushing", call_push);
+}
+
+void step_reattach_unanswered(unsigned client, unsigned volume)
+{
+    call_without_metastore(client, volume, "reattaching", call_reattach);
+}
+
+void step_reattach(unsigned client, unsigned volume)
+{
+    follow(client, volume, "reattaching", call_reattach);
+    volumes[volume].local[client].unpushed = false;
+    volumes[volume].commits++;
+}
+
+void step_fork(unsigned client, unsigned volume, unsigned fork)
+{
+    const struct volume *from = &volumes[volume];
+    struct volume *to = &volumes[fork];
+    read_all_but(client, volume);
+    struct step *step = ledger_begin(0);
+    bool fresh = !step->done;
+    if (fresh) {
+        char vid[GRAFT_VID_SIZE];
+        if (!step->doubtful || !find_stranger(client, vid)) {
+            struct graft_volume *opened = open_volume(client, volume), *made;
+            struct graft_volume_info info;
+            struct graft_error err;
+            struct attempts attempts = attempts_begin();
+            while (graft_fork(opened, &made, &err) != GRAFT_OK && again(&attempts, "forking", &err))
+                continue;
+            if (graft_volume_info(made, &info, &err) != GRAFT_OK)
+                ledger_fail(LEDGER_EXIT_AGAIN, "asking about a fork: %s", err.message);
+            graft_volume_close(made);
+            graft_volume_close(opened);
+            memcpy(vid, info.vid, sizeof vid);
+        }
+        ledger_done(step, vid);
+    }
+    memcpy(to->vid, step->text, sizeof to->vid);
+    to->page_size = from->page_size;
+    to->commits = 1;
+    to->deleted = false;
+    content_copy(&to->remote, &from->remote);
+    content_copy(&to->local[client], &from->local[client]);
+    to->local[client].unpushed = from->local[client].unpushed;
+    if (fresh)
+        note_local_lsn(client, fork);
 }
 
 void step_pull(unsigned client, unsigned volume)

@@ -10,7 +10,7 @@
 #include <stdint.h>
 
 #define CLIENTS_MAX 8u
-#define VOLUMES_MAX 8u
+#define VOLUMES_MAX 12u
 #define PAGES_MAX 13000u
 
 struct steps_settings {
@@ -30,6 +30,13 @@ void step_commit(unsigned client, unsigned volume, uint32_t keep, uint32_t first
 void step_push(unsigned client, unsigned volume);
 void step_push_rejected(unsigned client, unsigned volume); // somebody else pushed first
 void step_push_offline(unsigned client, unsigned volume);  // with no server: begins and goes no further
+// Against a metastore that is not there: the commit is ready to be sent, and stays so.
+void step_push_unanswered(unsigned client, unsigned volume);
+void step_reattach_unanswered(unsigned client, unsigned volume);
+// Drops an unanswered push: a void commit takes its place.
+void step_reattach(unsigned client, unsigned volume);
+// A new volume, `fork`, of what the client has, unpushed commits included.
+void step_fork(unsigned client, unsigned volume, unsigned fork);
 void step_pull(unsigned client, unsigned volume);
 void step_reset(unsigned client, unsigned volume);
 void step_clone(unsigned client, unsigned volume);

@@ -21,6 +21,7 @@
 
 #define ROUNDS 3u
 #define KEEP_ALL UINT32_MAX
+#define FORKS (2 * ROUNDS) // the first volume that is one
 
 enum { A, B, COPY }; // COPY is a fresh one, at the end
 
@@ -57,6 +58,17 @@ static void sync_round(unsigned round, struct rng *rng)
     step_watch_push(B, A, volume);
     step_pull(B, volume);
 
+    // A fork takes A's commit along; A itself gives it up when it is ready to be sent.
+    step_commit(A, volume, KEEP_ALL, 2 + (uint32_t)rng_below(rng, 8), 3);
+    step_fork(A, volume, FORKS + round);
+    step_push(A, FORKS + round);
+    step_read(A, FORKS + round);
+    step_push_unanswered(A, volume);
+    step_reattach_unanswered(A, volume);
+    step_reattach(A, volume);
+    step_read(A, volume);
+    step_pull(B, volume);
+
     step_create(B, volume + 1, 4096);
     step_commit(B, volume + 1, KEEP_ALL, 1, 2);
     step_push(B, volume + 1);
@@ -71,6 +83,7 @@ static void sync_script(struct rng *rng)
     steps_close(); // all of it again from the disk
     for (unsigned round = 0; round < ROUNDS; round++) {
         step_read(A, 2 * round);
+        step_read(A, FORKS + round);
         step_read(B, 2 * round);
         step_clone(COPY, 2 * round);
         step_read(COPY, 2 * round);
