@@ -121,7 +121,8 @@ struct progress {
     bool enabled, drawn;
     bool bytes; // counts bytes, not pages
 };
-void progress_begin(struct progress *progress, const struct cli *cli, const char *label, uint64_t total, bool bytes);
+void progress_begin(struct progress *progress, const struct cli *cli, const char *label, uint64_t total,
+                    bool bytes);
 void progress_show(struct progress *progress, uint64_t done);
 void progress_end(struct progress *progress); // removes the bar
 

@@ -56,14 +56,16 @@ static enum graft_status target_open(const char *path, struct target *target, st
     return GRAFT_OK;
 }
 
-static enum graft_status target_write(struct target *target, const void *data, size_t size, struct graft_error *err)
+static enum graft_status target_write(struct target *target, const void *data, size_t size,
+                                      struct graft_error *err)
 {
     while (size > 0) {
         ssize_t written = write(target->fd, data, size);
         if (written < 0 && errno == EINTR)
             continue;
         if (written < 0)
-            return error_from_errno(err, errno, "writing %s", target->temporary[0] ? target->path : "to stdout");
+            return error_from_errno(err, errno, "writing %s",
+                                    target->temporary[0] ? target->path : "to stdout");
         data = (const char *)data + written;
         size -= (size_t)written;
     }
@@ -111,8 +113,8 @@ static enum graft_status export_pages(struct cli *cli, struct graft_snapshot *sn
     for (uint64_t first = 1; status == GRAFT_OK && first <= page_count; first += window) {
         size_t filled = 0;
         status = ask_ahead(snapshot, first + window, window, err);
-        for (uint64_t pageidx = first; status == GRAFT_OK && pageidx < first + window && pageidx <= page_count;
-             pageidx++) {
+        for (uint64_t pageidx = first;
+             status == GRAFT_OK && pageidx < first + window && pageidx <= page_count; pageidx++) {
             size_t size;
             status = graft_snapshot_read(snapshot, (uint32_t)pageidx, pages + filled, page_size, &size, err);
             if (status == GRAFT_OK)
@@ -156,8 +158,9 @@ static enum exit_code run_export(struct cli *cli, char **arguments, int argument
     if (target.fd == STDOUT_FILENO)
         return EXIT_DONE;
     return cli_answer(cli,
-                      json_pack("{s:s, s:s, s:I, s:I}", "vid", info.vid, "file", arguments[1], "size", (json_int_t)size,
-                                "page_count", (json_int_t)graft_snapshot_page_count(snapshot)),
+                      json_pack("{s:s, s:s, s:I, s:I}", "vid", info.vid, "file", arguments[1], "size",
+                                (json_int_t)size, "page_count",
+                                (json_int_t)graft_snapshot_page_count(snapshot)),
                       "wrote %s: %" PRIu64 " bytes", arguments[1], size);
 }
 
@@ -170,7 +173,8 @@ const struct cli_command command_export = {
     .name = "export",
     .arguments = "VID FILE",
     .summary = "the volume's bytes into a file, or - for stdout",
-    .about = "Writes the volume as it is at the local head, fetching what is missing. The file appears when it is whole.",
+    .about =
+        "Writes the volume as it is at the local head, fetching what is missing. The file appears when it is whole.",
     .specs = export_specs,
     .spec_count = ARRAY_COUNT(export_specs),
     .argument_min = 2,

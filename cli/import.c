@@ -52,13 +52,15 @@ static enum graft_status check_journals(const struct source *source, struct graf
         struct stat stat_buffer;
         int size = snprintf(path, sizeof path, "%s%s", source->path, suffixes[i]);
         if (size < 0 || (size_t)size >= sizeof path)
-            return error_set(err, GRAFT_INVALID, GRAFT_DETAIL_BAD_ARGUMENT, "the path is too long: %s", source->path);
+            return error_set(err, GRAFT_INVALID, GRAFT_DETAIL_BAD_ARGUMENT, "the path is too long: %s",
+                             source->path);
         if (stat(path, &stat_buffer) == 0 && stat_buffer.st_size > 0)
-            return error_set(err, GRAFT_INVALID, GRAFT_DETAIL_HOT_JOURNAL,
-                             "%s lies beside it: the database is open, or was not closed cleanly, and the file alone "
-                             "is not all of it; close its users, or run: sqlite3 FILE 'PRAGMA "
-                             "wal_checkpoint(TRUNCATE)'",
-                             path);
+            return error_set(
+                err, GRAFT_INVALID, GRAFT_DETAIL_HOT_JOURNAL,
+                "%s lies beside it: the database is open, or was not closed cleanly, and the file alone "
+                "is not all of it; close its users, or run: sqlite3 FILE 'PRAGMA "
+                "wal_checkpoint(TRUNCATE)'",
+                path);
     }
     return GRAFT_OK;
 }
@@ -84,8 +86,8 @@ static enum graft_status guess_page_size(const struct source *source, uint32_t *
     return check_journals(source, err);
 }
 
-static enum graft_status make_volume(struct cli *cli, const struct source *source, struct graft_volume **ret_volume,
-                                     struct graft_error *err)
+static enum graft_status make_volume(struct cli *cli, const struct source *source,
+                                     struct graft_volume **ret_volume, struct graft_error *err)
 {
     uint32_t page_size;
     enum graft_status status = guess_page_size(source, &page_size, err);
@@ -140,7 +142,8 @@ static enum graft_status import_chunk(struct importer *importer, uint64_t offset
     uint32_t first = (uint32_t)(offset / importer->page_size) + 1;
     enum graft_status status = GRAFT_OK;
     if (importer->before && first <= graft_snapshot_page_count(importer->before)) {
-        struct graft_page_range range = {first, (uint32_t)((size + importer->page_size - 1) / importer->page_size)};
+        struct graft_page_range range = {first,
+                                         (uint32_t)((size + importer->page_size - 1) / importer->page_size)};
         status = graft_hydrate(importer->before, &range, 1, err);
     }
     for (size_t at = 0; status == GRAFT_OK && at < size; at += importer->page_size)
@@ -149,7 +152,8 @@ static enum graft_status import_chunk(struct importer *importer, uint64_t offset
     return status;
 }
 
-static enum graft_status import_bytes(struct importer *importer, struct progress *progress, struct graft_error *err)
+static enum graft_status import_bytes(struct importer *importer, struct progress *progress,
+                                      struct graft_error *err)
 {
     const struct source *source = importer->source;
     uint64_t total = (uint64_t)source->stat.st_size;
@@ -172,13 +176,14 @@ static enum graft_status import_bytes(struct importer *importer, struct progress
         return error_from_errno(err, errno, "looking at %s", source->path);
     if (after.st_size != source->stat.st_size || after.st_mtim.tv_sec != source->stat.st_mtim.tv_sec ||
         after.st_mtim.tv_nsec != source->stat.st_mtim.tv_nsec)
-        return error_set(err, GRAFT_CONFLICT, GRAFT_DETAIL_NONE, "%s changed while it was read", source->path);
+        return error_set(err, GRAFT_CONFLICT, GRAFT_DETAIL_NONE, "%s changed while it was read",
+                         source->path);
     return GRAFT_OK;
 }
 
-static enum graft_status import_into(struct cli *cli, const struct source *source, struct graft_volume *volume,
-                                     const struct graft_volume_info *info, uint64_t *ret_pages_changed,
-                                     struct graft_error *err)
+static enum graft_status import_into(struct cli *cli, const struct source *source,
+                                     struct graft_volume *volume, const struct graft_volume_info *info,
+                                     uint64_t *ret_pages_changed, struct graft_error *err)
 {
     uint64_t size = (uint64_t)source->stat.st_size;
     uint64_t page_count = (size + info->page_size - 1) / info->page_size;
@@ -188,8 +193,9 @@ static enum graft_status import_into(struct cli *cli, const struct source *sourc
                          "-byte pages; import it as a new volume",
                          source->path, size, info->page_size);
     if (page_count > UINT32_MAX)
-        return error_set(err, GRAFT_LIMIT, GRAFT_DETAIL_TOO_LARGE, "%s needs more than 2^32-1 pages of %" PRIu32 " bytes",
-                         source->path, info->page_size);
+        return error_set(err, GRAFT_LIMIT, GRAFT_DETAIL_TOO_LARGE,
+                         "%s needs more than 2^32-1 pages of %" PRIu32 " bytes", source->path,
+                         info->page_size);
 
     _cleanup_(graft_snapshot_release_p) struct graft_snapshot *before = NULL;
     _cleanup_(graft_writer_abort_p) struct graft_writer *writer = NULL;
@@ -249,15 +255,17 @@ static enum exit_code run_import(struct cli *cli, char **arguments, int argument
     if (graft_volume_info(volume, &info, &err) != GRAFT_OK)
         return cli_fail(cli, &err);
     return cli_answer(cli,
-                      json_pack("{s:s, s:I, s:I, s:I, s:I}", "vid", info.vid, "local_lsn", (json_int_t)info.local_lsn,
-                                "page_size", (json_int_t)info.page_size, "page_count", (json_int_t)info.page_count,
-                                "pages_changed", (json_int_t)pages_changed),
+                      json_pack("{s:s, s:I, s:I, s:I, s:I}", "vid", info.vid, "local_lsn",
+                                (json_int_t)info.local_lsn, "page_size", (json_int_t)info.page_size,
+                                "page_count", (json_int_t)info.page_count, "pages_changed",
+                                (json_int_t)pages_changed),
                       "%s", info.vid);
 }
 
 static const struct option_spec import_specs[] = {
     {"page-size", OPTION_SIZE, offsetof(struct cli_settings, page_size), .metavar = "BYTES",
-     .help = "of a new volume, a power of two from 512 to 65536; otherwise that of the SQLite database, or 4096",
+     .help =
+         "of a new volume, a power of two from 512 to 65536; otherwise that of the SQLite database, or 4096",
      .min = 512, .max = 65536},
 };
 
@@ -265,8 +273,9 @@ const struct cli_command command_import = {
     .name = "import",
     .arguments = "FILE [VID]",
     .summary = "a file's bytes as one local commit; prints the VID",
-    .about = "Makes a new volume of the file, or changes the volume VID into it, in one local commit that holds only the "
-             "pages that differ. A SQLite database gives its own page size; one with a journal beside it is refused.",
+    .about =
+        "Makes a new volume of the file, or changes the volume VID into it, in one local commit that holds only the "
+        "pages that differ. A SQLite database gives its own page size; one with a journal beside it is refused.",
     .specs = import_specs,
     .spec_count = ARRAY_COUNT(import_specs),
     .argument_min = 1,

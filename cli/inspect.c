@@ -21,10 +21,10 @@ static void print_status(const struct graft_volume_info *info)
         printf("  why        %s\n  next       %s\n", info->status_error.message,
                graft_volume_status_advice(info->status));
     printf("  pages      %" PRIu32 " of %" PRIu32 " bytes%s: %" PRIu64 " here, %" PRIu64 " to be fetched\n",
-           info->page_count, info->page_size, info->kind == GRAFT_VARIABLE ? " at most" : "", info->pages_available,
-           info->pages_pending);
-    printf("  commits    local LSN %" PRIu64 ", remote LSN %" PRIu64 ", %" PRIu64 " to be pushed\n", info->local_lsn,
-           info->remote_lsn, info->pending_commits);
+           info->page_count, info->page_size, info->kind == GRAFT_VARIABLE ? " at most" : "",
+           info->pages_available, info->pages_pending);
+    printf("  commits    local LSN %" PRIu64 ", remote LSN %" PRIu64 ", %" PRIu64 " to be pushed\n",
+           info->local_lsn, info->remote_lsn, info->pending_commits);
     printf("  fetched    %" PRIu64 " pages in %" PRIu64 " requests, %" PRIu64 " bytes\n", info->fetch.pages,
            info->fetch.requests, info->fetch.bytes);
 }
@@ -32,14 +32,14 @@ static void print_status(const struct graft_volume_info *info)
 static json_t *status_json(const struct graft_volume_info *info)
 {
     json_t *object = json_pack(
-        "{s:s, s:I, s:s, s:I, s:I, s:I, s:I, s:I, s:s, s:I, s:I, s:{s:I, s:I, s:I}}", "vid", info->vid, "page_size",
-        (json_int_t)info->page_size, "kind", info->kind == GRAFT_VARIABLE ? "variable" : "fixed", "page_count",
-        (json_int_t)info->page_count, "local_lsn", (json_int_t)info->local_lsn, "remote_lsn",
+        "{s:s, s:I, s:s, s:I, s:I, s:I, s:I, s:I, s:s, s:I, s:I, s:{s:I, s:I, s:I}}", "vid", info->vid,
+        "page_size", (json_int_t)info->page_size, "kind", info->kind == GRAFT_VARIABLE ? "variable" : "fixed",
+        "page_count", (json_int_t)info->page_count, "local_lsn", (json_int_t)info->local_lsn, "remote_lsn",
         (json_int_t)info->remote_lsn, "remote_seen_lsn", (json_int_t)info->remote_seen_lsn, "pending_commits",
-        (json_int_t)info->pending_commits, "status", graft_volume_status_text(info->status), "pages_available",
-        (json_int_t)info->pages_available, "pages_pending", (json_int_t)info->pages_pending, "fetch", "requests",
-        (json_int_t)info->fetch.requests, "pages", (json_int_t)info->fetch.pages, "bytes",
-        (json_int_t)info->fetch.bytes);
+        (json_int_t)info->pending_commits, "status", graft_volume_status_text(info->status),
+        "pages_available", (json_int_t)info->pages_available, "pages_pending",
+        (json_int_t)info->pages_pending, "fetch", "requests", (json_int_t)info->fetch.requests, "pages",
+        (json_int_t)info->fetch.pages, "bytes", (json_int_t)info->fetch.bytes);
     if (info->status != GRAFT_VOLUME_OK) {
         json_object_set_new(object, "status_message", json_string(info->status_error.message));
         json_object_set_new(object, "status_advice", json_string(graft_volume_status_advice(info->status)));
@@ -87,8 +87,9 @@ const struct cli_command command_status = {
     .name = "status",
     .arguments = "[VID]",
     .summary = "what the data directory holds and what is to be pushed",
-    .about = "Tells of one local replica, or of all: its pages, commits, status and what was fetched. With --json, always "
-             "an array.",
+    .about =
+        "Tells of one local replica, or of all: its pages, commits, status and what was fetched. With --json, always "
+        "an array.",
     .argument_max = 1,
     .run = run_status,
 };
@@ -99,12 +100,13 @@ static bool visit_commit(void *context, const struct graft_commit_info *commit)
 {
     struct cli_list *list = context;
     if (list->cli->settings.json)
-        return cli_list_add(list, json_pack("{s:I, s:s, s:s, s:I, s:I, s:I, s:b}", "lsn", (json_int_t)commit->lsn,
-                                            "time", cli_format_time(commit->time_ms).text, "client", commit->client,
-                                            "pages_changed", (json_int_t)commit->pages_changed, "segments",
-                                            (json_int_t)commit->segment_count, "page_count",
-                                            (json_int_t)commit->page_count, "deleted", commit->deleted));
-    return printf("LSN %-8" PRIu64 " %s  %s  %" PRIu64 " pages changed, %" PRIu32 " segments, %" PRIu32 " pages%s\n",
+        return cli_list_add(
+            list, json_pack("{s:I, s:s, s:s, s:I, s:I, s:I, s:b}", "lsn", (json_int_t)commit->lsn, "time",
+                            cli_format_time(commit->time_ms).text, "client", commit->client, "pages_changed",
+                            (json_int_t)commit->pages_changed, "segments", (json_int_t)commit->segment_count,
+                            "page_count", (json_int_t)commit->page_count, "deleted", commit->deleted));
+    return printf("LSN %-8" PRIu64 " %s  %s  %" PRIu64 " pages changed, %" PRIu32 " segments, %" PRIu32
+                  " pages%s\n",
                   commit->lsn, cli_format_time(commit->time_ms).text, commit->client, commit->pages_changed,
                   commit->segment_count, commit->page_count, commit->deleted ? ", deleted" : "") >= 0;
 }
@@ -144,8 +146,9 @@ static bool visit_head(void *context, const struct graft_remote_head *head)
     if (!head)
         return !ferror(stdout);
     if (cli->settings.json) {
-        json_t *json = json_pack("{s:s, s:I, s:I, s:s}", "vid", head->vid, "lsn", (json_int_t)head->lsn, "page_count",
-                                 (json_int_t)head->page_count, "time", cli_format_time(head->time_ms).text);
+        json_t *json =
+            json_pack("{s:s, s:I, s:I, s:s}", "vid", head->vid, "lsn", (json_int_t)head->lsn, "page_count",
+                      (json_int_t)head->page_count, "time", cli_format_time(head->time_ms).text);
         json_dumpf(json, stdout, JSON_COMPACT);
         json_decref(json);
         putchar('\n');
@@ -160,8 +163,8 @@ static enum exit_code run_watch(struct cli *cli, char **arguments, int argument_
 {
     struct graft_error err;
     if (cli_client(cli, &err) != GRAFT_OK ||
-        graft_remote_watch(cli->client, (const char *const *)arguments, (size_t)argument_count, visit_head, cli,
-                           &err) != GRAFT_OK)
+        graft_remote_watch(cli->client, (const char *const *)arguments, (size_t)argument_count, visit_head,
+                           cli, &err) != GRAFT_OK)
         return cli_fail(cli, &err);
     return EXIT_DONE;
 }
@@ -170,8 +173,9 @@ const struct cli_command command_watch = {
     .name = "watch",
     .arguments = "VID...",
     .summary = "a line whenever a head moves",
-    .about = "Prints the heads at once, then a line whenever one of them moves, until it is interrupted. With --json, a "
-             "JSON object a line.",
+    .about =
+        "Prints the heads at once, then a line whenever one of them moves, until it is interrupted. With --json, a "
+        "JSON object a line.",
     .argument_min = 1,
     .argument_max = -1,
     .run = run_watch,
@@ -188,8 +192,8 @@ static void visit_damaged(void *context, uint32_t pageidx, const struct graft_er
 {
     struct check *check = context;
     if (check->damaged)
-        json_array_append_new(check->damaged,
-                              json_pack("{s:I, s:s}", "pageidx", (json_int_t)pageidx, "message", why->message));
+        json_array_append_new(
+            check->damaged, json_pack("{s:I, s:s}", "pageidx", (json_int_t)pageidx, "message", why->message));
     else
         printf("page %" PRIu32 " is damaged: %s\n", pageidx, why->message);
 }
@@ -207,7 +211,8 @@ static enum exit_code run_check(struct cli *cli, char **arguments, int argument_
     struct check check = {.damaged = NULL};
     struct graft_error err;
     uint64_t checked = 0;
-    if (cli_client(cli, &err) != GRAFT_OK || graft_volume_clone(cli->client, arguments[0], &volume, &err) != GRAFT_OK)
+    if (cli_client(cli, &err) != GRAFT_OK ||
+        graft_volume_clone(cli->client, arguments[0], &volume, &err) != GRAFT_OK)
         return cli_fail(cli, &err);
     check.damaged = cli->settings.json ? json_array() : NULL;
     progress_begin(&check.progress, cli, "checking", 0, false);
@@ -218,11 +223,12 @@ static enum exit_code run_check(struct cli *cli, char **arguments, int argument_
         json_decref(check.damaged);
         return cli_fail(cli, &err);
     }
-    enum exit_code code = cli_answer(cli,
-                                     json_pack("{s:s, s:I, s:o}", "vid", arguments[0], "pages_checked",
-                                               (json_int_t)checked, "damaged", check.damaged ? check.damaged : json_null()),
-                                     "%s: %" PRIu64 " pages read and verified%s", arguments[0], checked,
-                                     status == GRAFT_OK ? ", all sound" : ", with damage");
+    enum exit_code code =
+        cli_answer(cli,
+                   json_pack("{s:s, s:I, s:o}", "vid", arguments[0], "pages_checked", (json_int_t)checked,
+                             "damaged", check.damaged ? check.damaged : json_null()),
+                   "%s: %" PRIu64 " pages read and verified%s", arguments[0], checked,
+                   status == GRAFT_OK ? ", all sound" : ", with damage");
     return status == GRAFT_OK ? code : EXIT_FAILED;
 }
 

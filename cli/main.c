@@ -15,10 +15,10 @@
 static const struct option_spec global_specs[] = {
     {"data", OPTION_STRING, offsetof(struct cli_settings, data), .metavar = "DIR", .env = "GRAFT_DATA",
      .fallback = "graft-data", .help = "directory of the local replicas"},
-    {"metastore", OPTION_STRING, offsetof(struct cli_settings, metastore), .metavar = "URL", .env = "GRAFT_METASTORE",
-     .fallback = "http://127.0.0.1:3001", .help = "where the metastore listens"},
-    {"pagestore", OPTION_STRING, offsetof(struct cli_settings, pagestore), .metavar = "URL", .env = "GRAFT_PAGESTORE",
-     .fallback = "http://127.0.0.1:3000", .help = "where the pagestore listens"},
+    {"metastore", OPTION_STRING, offsetof(struct cli_settings, metastore), .metavar = "URL",
+     .env = "GRAFT_METASTORE", .fallback = "http://127.0.0.1:3001", .help = "where the metastore listens"},
+    {"pagestore", OPTION_STRING, offsetof(struct cli_settings, pagestore), .metavar = "URL",
+     .env = "GRAFT_PAGESTORE", .fallback = "http://127.0.0.1:3000", .help = "where the pagestore listens"},
     {"deadline", OPTION_DURATION, offsetof(struct cli_settings, deadline_ms), .metavar = "TIME",
      .env = "GRAFT_DEADLINE", .fallback = "30s", .help = "the longest that one request to a server may take",
      .min = 1, .max = 24 * 3600 * 1000},
@@ -34,7 +34,8 @@ static const char about[] =
     "Replicates volumes of pages, lazily: commits locally, pushes exactly once, learns what changed without "
     "downloading it, and fetches only the pages that are read.";
 
-static const char exit_codes[] = "\nExit codes: 0 done, 1 failed, 2 usage, 3 conflict or rejected, 4 unreachable.\n";
+static const char exit_codes[] =
+    "\nExit codes: 0 done, 1 failed, 2 usage, 3 conflict or rejected, 4 unreachable.\n";
 
 static void print_commands(FILE *to)
 {

@@ -33,8 +33,8 @@ static enum exit_code exit_code_of(const struct graft_error *err)
 enum exit_code cli_fail(const struct cli *cli, const struct graft_error *err)
 {
     if (cli->settings.json) {
-        cli_print_json(json_pack("{s:{s:s, s:s, s:s}}", "error", "status", graft_status_text(err->status), "detail",
-                                 graft_detail_text(err->detail), "message", err->message));
+        cli_print_json(json_pack("{s:{s:s, s:s, s:s}}", "error", "status", graft_status_text(err->status),
+                                 "detail", graft_detail_text(err->detail), "message", err->message));
     } else {
         fprintf(stderr, "graft: %s\n", err->message);
     }
@@ -165,7 +165,8 @@ struct size_text cli_format_size(uint64_t size)
     return text;
 }
 
-void progress_begin(struct progress *progress, const struct cli *cli, const char *label, uint64_t total, bool bytes)
+void progress_begin(struct progress *progress, const struct cli *cli, const char *label, uint64_t total,
+                    bool bytes)
 {
     *progress = (struct progress){
         .label = label,

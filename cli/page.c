@@ -39,8 +39,8 @@ static enum exit_code run_read(struct cli *cli, char **arguments, int argument_c
         return cli_fail(cli, &err);
     if (pageidx > graft_snapshot_page_count(snapshot))
         return cli_fail_with(cli, GRAFT_NOT_FOUND, GRAFT_DETAIL_BAD_ARGUMENT,
-                             "page %" PRIu32 " is beyond the end: %s has %" PRIu32 " pages", pageidx, arguments[0],
-                             graft_snapshot_page_count(snapshot));
+                             "page %" PRIu32 " is beyond the end: %s has %" PRIu32 " pages", pageidx,
+                             arguments[0], graft_snapshot_page_count(snapshot));
     if (graft_snapshot_read(snapshot, pageidx, page, sizeof page, &size, &err) != GRAFT_OK)
         return cli_fail(cli, &err);
     fwrite(page, 1, size, stdout);
@@ -69,7 +69,8 @@ static enum exit_code run_write(struct cli *cli, char **arguments, int argument_
     enum exit_code code;
     if (!parse_pageidx(arguments[1], &pageidx, &code))
         return code;
-    if (cli_volume(cli, arguments[0], &volume, &err) != GRAFT_OK || graft_volume_info(volume, &info, &err) != GRAFT_OK)
+    if (cli_volume(cli, arguments[0], &volume, &err) != GRAFT_OK ||
+        graft_volume_info(volume, &info, &err) != GRAFT_OK)
         return cli_fail(cli, &err);
     size_t size = fread(page, 1, sizeof page, stdin);
     if (ferror(stdin)) {
@@ -78,10 +79,12 @@ static enum exit_code run_write(struct cli *cli, char **arguments, int argument_
     }
     if (size > info.page_size)
         return cli_fail_with(cli, GRAFT_LIMIT, GRAFT_DETAIL_TOO_LARGE,
-                             "stdin has more than the %" PRIu32 " bytes of a page of %s", info.page_size, info.vid);
+                             "stdin has more than the %" PRIu32 " bytes of a page of %s", info.page_size,
+                             info.vid);
     if (info.kind == GRAFT_FIXED && size < info.page_size && !cli->settings.pad)
         return cli_fail_with(cli, GRAFT_INVALID, GRAFT_DETAIL_BAD_ARGUMENT,
-                             "stdin has %zu bytes and every page of %s has %" PRIu32 "; --pad fills it up with zeros",
+                             "stdin has %zu bytes and every page of %s has %" PRIu32
+                             "; --pad fills it up with zeros",
                              size, info.vid, info.page_size);
     if (info.kind == GRAFT_FIXED) {
         memset(page + size, 0, info.page_size - size);
@@ -92,8 +95,8 @@ static enum exit_code run_write(struct cli *cli, char **arguments, int argument_
         graft_writer_commit(TAKE(writer), &lsn, &err) != GRAFT_OK)
         return cli_fail(cli, &err);
     return cli_answer(cli,
-                      json_pack("{s:s, s:I, s:I}", "vid", info.vid, "pageidx", (json_int_t)pageidx, "local_lsn",
-                                (json_int_t)lsn),
+                      json_pack("{s:s, s:I, s:I}", "vid", info.vid, "pageidx", (json_int_t)pageidx,
+                                "local_lsn", (json_int_t)lsn),
                       "committed page %" PRIu32 " of %s as local LSN %" PRIu64, pageidx, info.vid, lsn);
 }
 

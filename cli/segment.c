@@ -22,13 +22,13 @@ static enum graft_status call(const struct cli *cli, const char *name, const Pro
     enum graft_status status = http_client_new(&(struct http_client_settings){0}, &http, err);
     if (status != GRAFT_OK)
         return status;
-    struct rpc_target target = {.http = http,
-                                .url = cli->settings.pagestore,
-                                .deadline_ms = (uint32_t)cli->settings.deadline_ms};
+    struct rpc_target target = {
+        .http = http, .url = cli->settings.pagestore, .deadline_ms = (uint32_t)cli->settings.deadline_ms};
     return rpc_call(&target, name, request, response, ret_response, NULL, err);
 }
 
-static enum graft_status sid_text(const ProtobufCBinaryData *bytes, struct gid_text *ret_text, struct graft_error *err)
+static enum graft_status sid_text(const ProtobufCBinaryData *bytes, struct gid_text *ret_text,
+                                  struct graft_error *err)
 {
     struct gid sid;
     enum graft_status status = gid_from_bytes(bytes_of(bytes), GID_SEGMENT, "sid", &sid, err);
@@ -47,10 +47,12 @@ static enum graft_status print_segments(const Graft__ListSegmentsResponse *page,
         if (status != GRAFT_OK)
             return status;
         if (list->cli->settings.json)
-            cli_list_add(list, json_pack("{s:s, s:I, s:s}", "sid", sid.text, "size", (json_int_t)info->object_size,
-                                         "created", cli_format_time(info->created_ms).text));
+            cli_list_add(list,
+                         json_pack("{s:s, s:I, s:s}", "sid", sid.text, "size", (json_int_t)info->object_size,
+                                   "created", cli_format_time(info->created_ms).text));
         else
-            printf("%s  %" PRIu64 " bytes  %s\n", sid.text, info->object_size, cli_format_time(info->created_ms).text);
+            printf("%s  %" PRIu64 " bytes  %s\n", sid.text, info->object_size,
+                   cli_format_time(info->created_ms).text);
     }
     return GRAFT_OK;
 }
@@ -66,14 +68,16 @@ static enum exit_code run_list(struct cli *cli, char **arguments, int argument_c
         _cleanup_(message_free_p) ProtobufCMessage *response = NULL;
         Graft__ListSegmentsRequest request = GRAFT__LIST_SEGMENTS_REQUEST__INIT;
         request.after = binary_of(after, after_size);
-        status = call(cli, "segments", &request.base, &graft__list_segments_response__descriptor, &response, &err);
+        status =
+            call(cli, "segments", &request.base, &graft__list_segments_response__descriptor, &response, &err);
         if (status != GRAFT_OK)
             break;
         const Graft__ListSegmentsResponse *page = (const Graft__ListSegmentsResponse *)response;
         status = print_segments(page, &list, &err);
         bool is_more = page->next.len == GID_SIZE;
         if (status == GRAFT_OK && is_more && after_size && memcmp(page->next.data, after, GID_SIZE) <= 0)
-            status = error_set(&err, GRAFT_CORRUPT, GRAFT_DETAIL_NONE, "the pagestore's list of segments goes in circles");
+            status = error_set(&err, GRAFT_CORRUPT, GRAFT_DETAIL_NONE,
+                               "the pagestore's list of segments goes in circles");
         after_size = is_more ? GID_SIZE : 0;
         if (is_more)
             memcpy(after, page->next.data, GID_SIZE);
@@ -98,7 +102,8 @@ static const char *class_text(uint32_t page_class, char text[static 24])
     return text;
 }
 
-static enum graft_status print_volume(const Graft__SegmentVolume *volume, json_t *volumes, struct graft_error *err)
+static enum graft_status print_volume(const Graft__SegmentVolume *volume, json_t *volumes,
+                                      struct graft_error *err)
 {
     struct gid vid;
     enum graft_status status = gid_from_bytes(bytes_of(&volume->vid), GID_VOLUME, "vid", &vid, err);
@@ -113,14 +118,15 @@ static enum graft_status print_volume(const Graft__SegmentVolume *volume, json_t
         char text[24];
         if (pages)
             json_array_append_new(pages, json_pack("{s:I, s:I, s:I, s:I, s:s, s:s}", "pageidx",
-                                                   (json_int_t)page->pageidx, "offset", (json_int_t)page->offset, "size",
-                                                   (json_int_t)page->size, "raw_size", (json_int_t)page->raw_size,
-                                                   "encoding", encoding, "class", class_text(page->class_, text)));
+                                                   (json_int_t)page->pageidx, "offset",
+                                                   (json_int_t)page->offset, "size", (json_int_t)page->size,
+                                                   "raw_size", (json_int_t)page->raw_size, "encoding",
+                                                   encoding, "class", class_text(page->class_, text)));
         else
-            printf("  page %-10" PRIu32 " at %-10" PRIu64 " %6" PRIu32 " bytes, %s of %" PRIu32 ", %s, checksum %016" PRIx64
-                   "\n",
-                   page->pageidx, page->offset, page->size, encoding, page->raw_size, class_text(page->class_, text),
-                   page->checksum);
+            printf("  page %-10" PRIu32 " at %-10" PRIu64 " %6" PRIu32 " bytes, %s of %" PRIu32
+                   ", %s, checksum %016" PRIx64 "\n",
+                   page->pageidx, page->offset, page->size, encoding, page->raw_size,
+                   class_text(page->class_, text), page->checksum);
     }
     if (volumes)
         json_array_append_new(volumes, json_pack("{s:s, s:o}", "vid", gid_format(&vid).text, "pages", pages));
@@ -138,14 +144,15 @@ static enum exit_code run_show(struct cli *cli, char **arguments, int argument_c
     }
     Graft__SegmentRequest request = GRAFT__SEGMENT_REQUEST__INIT;
     request.sid = binary_of(sid.bytes, GID_SIZE);
-    if (call(cli, "segment", &request.base, &graft__segment_response__descriptor, &response, &err) != GRAFT_OK)
+    if (call(cli, "segment", &request.base, &graft__segment_response__descriptor, &response, &err) !=
+        GRAFT_OK)
         return cli_fail(cli, &err);
     const Graft__SegmentResponse *segment = (const Graft__SegmentResponse *)response;
     json_t *volumes = cli->settings.json ? json_array() : NULL;
     uint64_t size = segment->info ? segment->info->object_size : 0;
     if (!volumes)
-        printf("segment %s: %" PRIu64 " bytes, index of %" PRIu32 " bytes at %" PRIu64 "\n", arguments[0], size,
-               segment->index_size, segment->index_offset);
+        printf("segment %s: %" PRIu64 " bytes, index of %" PRIu32 " bytes at %" PRIu64 "\n", arguments[0],
+               size, segment->index_size, segment->index_offset);
     for (size_t i = 0; i < segment->n_volumes; i++) {
         if (print_volume(segment->volumes[i], volumes, &err) != GRAFT_OK) {
             json_decref(volumes);

@@ -451,7 +451,7 @@ void fetch_source_set_tally(struct fetch_source *source, const struct graft_fetc
 struct graft_fetch_counts fetch_source_tally(struct fetch_source *source)
 {
     return (struct graft_fetch_counts){atomic_load(&source->request_count), atomic_load(&source->page_count),
-                                atomic_load(&source->byte_count)};
+                                       atomic_load(&source->byte_count)};
 }
 
 void fetch_source_drain(struct fetcher *fetcher, struct fetch_source *source)

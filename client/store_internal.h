@@ -63,7 +63,8 @@ struct store {
     struct rocks *local;
     struct rocks *fetched;
     struct store_hints *hints;
-    struct disk_reserve reserve; // pages ask it before they are written; what makes room or settles a push does not
+    struct disk_reserve
+        reserve; // pages ask it before they are written; what makes room or settles a push does not
     uint64_t writer_memory_size;
     unsigned batch_entries;
     bool sync_commits; // GRAFT_DURABILITY_FULL
@@ -109,9 +110,10 @@ struct store_volume {
 
     struct mutex commit_lock;
     struct store_writer *stager; // commit_lock; has versions above the head
-    uint64_t origin_number;      // commit_lock; a fork whose record is not published yet: its origin's number; else 0
-    struct pageset *available;   // commit_lock; pages of the head that are here; NULL: not counted yet
-    struct pageset *pending;     // commit_lock; likewise
+    uint64_t
+        origin_number; // commit_lock; a fork whose record is not published yet: its origin's number; else 0
+    struct pageset *available; // commit_lock; pages of the head that are here; NULL: not counted yet
+    struct pageset *pending;   // commit_lock; likewise
 
     UT_hash_handle by_vid; // store->lock, from here on
     unsigned references;

@@ -381,7 +381,8 @@ static void finish_conflict(struct operation *operation)
 static void judge(struct operation *operation)
 {
     const struct commit_facts *commit = &operation->commit, *head = &operation->state.head;
-    bool behind = commit->base_lsn<head->lsn, beyond = commit->base_lsn> head->lsn;
+    bool behind = commit->base_lsn < head->lsn;
+    bool beyond = commit->base_lsn > head->lsn;
     struct graft_error error;
     if (behind && commit->base_lsn < operation->state.retired_lsn)
         finish_retired(operation, operation->state.retired_lsn); // 1

@@ -60,8 +60,8 @@ struct index_state {
 };
 
 // A handle to what is known of a volume; one that was never heard of is empty. Handles are counted: give each back.
-enum graft_status page_index_volume(struct page_index *index, const struct gid *vid, struct index_volume **ret_volume,
-                                    struct graft_error *err);
+enum graft_status page_index_volume(struct page_index *index, const struct gid *vid,
+                                    struct index_volume **ret_volume, struct graft_error *err);
 void index_volume_release(struct index_volume *volume); // NULL is fine
 DEFINE_CLEANUP(struct index_volume, index_volume_release)
 
@@ -90,8 +90,8 @@ enum graft_status index_volume_rewrite(struct index_volume *volume, const Graft_
 enum graft_status index_volume_drop(struct index_volume *volume, struct graft_error *err);
 
 // Chain and page_count at `lsn`, which is at or below the applied one. NOT_FOUND where the index does not have it.
-enum graft_status index_volume_commit_at(struct index_volume *volume, uint64_t lsn, struct index_state *ret_state,
-                                         struct graft_error *err);
+enum graft_status index_volume_commit_at(struct index_volume *volume, uint64_t lsn,
+                                         struct index_state *ret_state, struct graft_error *err);
 
 struct page_version {
     uint32_t pageidx;
@@ -113,7 +113,7 @@ struct segment_place {
     uint64_t object_size, index_offset;
     uint32_t index_size;
 };
-enum graft_status page_index_segment(struct page_index *index, uint32_t number, struct segment_place *ret_place,
-                                     struct graft_error *err);
+enum graft_status page_index_segment(struct page_index *index, uint32_t number,
+                                     struct segment_place *ret_place, struct graft_error *err);
 
 #endif

@@ -64,12 +64,12 @@ void applying_free(struct applying *applying); // drops what was not published; 
 struct index_volume {
     struct page_index *index;
     struct gid vid;
-    unsigned references;       // under index->lock
-    uint32_t number;           // under index->lock; 0: none yet
-    struct index_state state;  // under index->lock
-    uint32_t lowest_cut;       // that was ever applied, CUT_NONE; under index->lock
-    uint64_t newest_key;       // of its chunks in index->newest; under index->lock
-    uint64_t begun_lsn;        // of the last commit whose entries may have gone there; under index->lock
+    unsigned references;      // under index->lock
+    uint32_t number;          // under index->lock; 0: none yet
+    struct index_state state; // under index->lock
+    uint32_t lowest_cut;      // that was ever applied, CUT_NONE; under index->lock
+    uint64_t newest_key;      // of its chunks in index->newest; under index->lock
+    uint64_t begun_lsn;       // of the last commit whose entries may have gone there; under index->lock
     // The applying thread's.
     struct applying *applying; // commits that are not published. NULL: none
     bool has_unfinished;       // a part of the commit behind the applied one was written

@@ -28,8 +28,8 @@ struct page_reader_settings {
     struct metrics *metrics;
 };
 
-enum graft_status page_reader_new(const struct page_reader_settings *settings, struct page_reader **ret_reader,
-                                  struct graft_error *err);
+enum graft_status page_reader_new(const struct page_reader_settings *settings,
+                                  struct page_reader **ret_reader, struct graft_error *err);
 // No request is left: the HTTP server has stopped. NULL is fine.
 void page_reader_free(struct page_reader *reader);
 

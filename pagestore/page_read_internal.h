@@ -58,13 +58,13 @@ struct page_read {
     size_t plan_count;
 
     // The source's alone.
-    size_t next;            // place in the plan of the page whose frame comes next
+    size_t next; // place in the plan of the page whose frame comes next
     bool begun, ended;
     struct gid stream_owner; // of the pages that follow, as the peer knows it
-    struct buffer head;     // what comes before the payload
+    struct buffer head;      // what comes before the payload
     size_t head_sent;
-    struct bytes payload;   // borrows from a held block or from scratch
-    uint8_t *scratch;       // PAGE_SIZE_MAX: a page that lies in two blocks
+    struct bytes payload;    // borrows from a held block or from scratch
+    uint8_t *scratch;        // PAGE_SIZE_MAX: a page that lies in two blocks
     uint32_t segment_number; // of the current segment; 0: none
     struct segment_place place;
     struct cached_segment *segment;
@@ -76,7 +76,7 @@ struct page_read {
 
     // A segment whose object is missing (page_missing.c). The source's while `state` is not ASKING.
     struct {
-        atomic_int state;         // enum missing_state
+        atomic_int state; // enum missing_state
         struct job job;
         struct reread_wait reread;
         uint32_t segment;         // number; 0: none was missing yet
@@ -96,8 +96,10 @@ enum missing_outcome {
     MISSING_FAILED,
 };
 // The object of the current segment, with the page that comes next, is missing. FAILED: *ret_cause is the page's error.
-enum missing_outcome page_read_missing(struct page_read *read, uint32_t pageidx, struct graft_error *ret_cause);
+enum missing_outcome page_read_missing(struct page_read *read, uint32_t pageidx,
+                                       struct graft_error *ret_cause);
 void page_read_wake(struct cache_waiter *waiter);
-enum http_source_result page_read_source(struct http_request *request, void *to, size_t size, size_t *ret_size);
+enum http_source_result page_read_source(struct http_request *request, void *to, size_t size,
+                                         size_t *ret_size);
 
 #endif

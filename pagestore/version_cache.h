@@ -34,7 +34,7 @@ bool version_cache_get(struct version_cache *cache, uint64_t key, uint32_t numbe
 void version_cache_fill(struct version_cache *cache, uint64_t key, uint32_t number,
                         const struct version_chunk *from);
 // Pages [first, first + count), of one chunk, have a newer version, whether they were known or not.
-void version_cache_note(struct version_cache *cache, uint64_t key, uint32_t first, uint32_t count, uint64_t lsn,
-                        uint32_t segment);
+void version_cache_note(struct version_cache *cache, uint64_t key, uint32_t first, uint32_t count,
+                        uint64_t lsn, uint32_t segment);
 
 #endif

@@ -79,9 +79,10 @@ struct graft_settings {
     const char *metastore; // base URL; NULL: network calls give UNAVAILABLE
     const char *pagestore; // base URL; NULL: likewise
     const char *bearer;    // sent as Authorization: Bearer; NULL: none
-    uint32_t deadline_ms;  // of one network call; 0: 30,000. What moves many pages takes as long as they need: there it is
-                           // the longest standstill.
-    uint64_t memory_size;  // for caches of the local store; 0: 32 MiB
+    uint32_t
+        deadline_ms; // of one network call; 0: 30,000. What moves many pages takes as long as they need: there it is
+                     // the longest standstill.
+    uint64_t memory_size;             // for caches of the local store; 0: 32 MiB
     enum graft_durability durability; // of local commits
 };
 
@@ -89,7 +90,8 @@ struct graft_settings {
 // lies there cannot be read, INTERNAL for the disk's own errors. Needs no server. A write or sync of the disk that fails
 // later closes the client for good: every call gives that error until the directory is opened anew, which replays what the
 // disk has; a failed sync is never tried again.
-enum graft_status graft_open(const struct graft_settings *settings, struct graft **ret_client, struct graft_error *err);
+enum graft_status graft_open(const struct graft_settings *settings, struct graft **ret_client,
+                             struct graft_error *err);
 // Stops background sync, closes the store. NULL is fine. With a volume still open it ends what uses the network, and the rest
 // goes with the last volume.
 void graft_close(struct graft *client);
@@ -116,17 +118,19 @@ void graft_volume_close(struct graft_volume *volume); // NULL is fine
 enum graft_status graft_volume_delete(struct graft *client, const char *vid, struct graft_error *err);
 
 // Calls `visit` for each local volume, in the order of their VIDs, until it returns false.
-enum graft_status graft_volume_list(struct graft *client, bool (*visit)(void *context, const char *vid), void *context,
-                                    struct graft_error *err);
+enum graft_status graft_volume_list(struct graft *client, bool (*visit)(void *context, const char *vid),
+                                    void *context, struct graft_error *err);
 
 enum graft_volume_status {
     GRAFT_VOLUME_OK = 0,
-    GRAFT_VOLUME_REJECTED = 1, // a push met a commit that came first; local commits are kept: graft_reset() or graft_fork()
-    GRAFT_VOLUME_UNKNOWN = 2,  // a push was sent and has no answer; it is repeated until it has
-    GRAFT_VOLUME_GONE = 3,     // local commits rest on a base that retention removed
-    GRAFT_VOLUME_CORRUPT = 4,  // this replica and the servers remember different histories: GRAFT_DISCARD_REATTACH
+    GRAFT_VOLUME_REJECTED =
+        1, // a push met a commit that came first; local commits are kept: graft_reset() or graft_fork()
+    GRAFT_VOLUME_UNKNOWN = 2, // a push was sent and has no answer; it is repeated until it has
+    GRAFT_VOLUME_GONE = 3,    // local commits rest on a base that retention removed
+    GRAFT_VOLUME_CORRUPT =
+        4, // this replica and the servers remember different histories: GRAFT_DISCARD_REATTACH
 };
-const char *graft_volume_status_text(enum graft_volume_status status); // "ok", "rejected", …
+const char *graft_volume_status_text(enum graft_volume_status status);   // "ok", "rejected", …
 const char *graft_volume_status_advice(enum graft_volume_status status); // what to do about it; "" for OK
 
 struct graft_fetch_counts {
@@ -139,16 +143,17 @@ struct graft_volume_info {
     char vid[GRAFT_VID_SIZE];
     uint32_t page_size;
     enum graft_volume_kind kind;
-    uint32_t page_count;       // at the local head
-    uint64_t local_lsn;        // the local head; 0: nothing was ever committed here
-    uint64_t remote_lsn;       // the servers' commit that this replica is based on; 0: none
-    uint64_t remote_seen_lsn;  // the newest commit of the servers that it has heard of
-    uint64_t pending_commits;  // local commits that were not pushed
+    uint32_t page_count;      // at the local head
+    uint64_t local_lsn;       // the local head; 0: nothing was ever committed here
+    uint64_t remote_lsn;      // the servers' commit that this replica is based on; 0: none
+    uint64_t remote_seen_lsn; // the newest commit of the servers that it has heard of
+    uint64_t pending_commits; // local commits that were not pushed
     enum graft_volume_status status;
     struct graft_error status_error; // why it is not OK
-    uint64_t pages_available;  // pages of the local head that can be read without the network
-    uint64_t pages_pending;    // page_count - pages_available - pages known to be empty
-    struct graft_fetch_counts fetch; // since the volume came into this data directory; a crash may forget the latest
+    uint64_t pages_available;        // pages of the local head that can be read without the network
+    uint64_t pages_pending;          // page_count - pages_available - pages known to be empty
+    struct graft_fetch_counts
+        fetch; // since the volume came into this data directory; a crash may forget the latest
 };
 enum graft_status graft_volume_info(struct graft_volume *volume, struct graft_volume_info *ret_info,
                                     struct graft_error *err);
@@ -171,8 +176,8 @@ uint64_t graft_snapshot_remote_lsn(const struct graft_snapshot *snapshot); // th
 // [network, if the page is not here] Reads one page into `to`, which has room for page_size bytes; *ret_size is the page's
 // size (always page_size in a fixed volume; 0 beyond page_count in either kind). The bytes were verified. UNAVAILABLE
 // without a server, CORRUPT for damage, naming volume, page and place, GONE if its version was retired.
-enum graft_status graft_snapshot_read(struct graft_snapshot *snapshot, uint32_t pageidx, void *to, size_t to_size,
-                                      size_t *ret_size, struct graft_error *err);
+enum graft_status graft_snapshot_read(struct graft_snapshot *snapshot, uint32_t pageidx, void *to,
+                                      size_t to_size, size_t *ret_size, struct graft_error *err);
 
 struct graft_page_range {
     uint32_t first;
@@ -194,18 +199,20 @@ enum graft_status graft_writer_begin(struct graft_volume *volume, struct graft_w
                                      struct graft_error *err);
 // One page, copied. Fixed volumes: size is page_size. The volume grows to hold it. CONFLICT may come early, when the
 // head has moved already. LIMIT for a wrong size.
-enum graft_status graft_writer_write(struct graft_writer *writer, uint32_t pageidx, const void *data, size_t size,
-                                     struct graft_error *err);
+enum graft_status graft_writer_write(struct graft_writer *writer, uint32_t pageidx, const void *data,
+                                     size_t size, struct graft_error *err);
 // [network, if the page is not here] Reads as the commit will leave it: own writes over the snapshot it began on.
 enum graft_status graft_writer_read(struct graft_writer *writer, uint32_t pageidx, void *to, size_t to_size,
                                     size_t *ret_size, struct graft_error *err);
 // Sets the volume's length. Pages cut off never come back.
-enum graft_status graft_writer_truncate(struct graft_writer *writer, uint32_t page_count, struct graft_error *err);
+enum graft_status graft_writer_truncate(struct graft_writer *writer, uint32_t page_count,
+                                        struct graft_error *err);
 uint32_t graft_writer_page_count(const struct graft_writer *writer);
 // Commits atomically and durably, and frees the writer whatever the answer. CONFLICT / NOT_HEAD if another commit or a
 // pull moved the head since it began: nothing was written. *ret_lsn (may be NULL) is the new local LSN; a writer that
 // changed nothing commits nothing and gives the head.
-enum graft_status graft_writer_commit(struct graft_writer *writer, uint64_t *ret_lsn, struct graft_error *err);
+enum graft_status graft_writer_commit(struct graft_writer *writer, uint64_t *ret_lsn,
+                                      struct graft_error *err);
 void graft_writer_abort(struct graft_writer *writer); // frees it; NULL is fine
 
 // ---- synchronising --------------------------------------------------------------------------------------------------
@@ -244,12 +251,13 @@ enum graft_status graft_discard(struct graft_volume *volume, unsigned flags, uin
 // graft_reset(). This volume stays as it is, its local commits included, until graft_reset(). The fork is there whole or not
 // at all; after a crash the same call goes on with the same VID. GONE / RETIRED if the servers no longer keep the commit that
 // this volume is based on, CORRUPT for a `corrupt` volume.
-enum graft_status graft_fork(struct graft_volume *volume, struct graft_volume **ret_fork, struct graft_error *err);
+enum graft_status graft_fork(struct graft_volume *volume, struct graft_volume **ret_fork,
+                             struct graft_error *err);
 
 struct graft_sync_settings {
-    bool push;              // push after local commits
-    bool pull;              // pull when the servers' head moves (by a watch stream; polling where that is refused)
-    uint32_t poll_ms;       // of the polling; 0: 5,000
+    bool push;        // push after local commits
+    bool pull;        // pull when the servers' head moves (by a watch stream; polling where that is refused)
+    uint32_t poll_ms; // of the polling; 0: 5,000
     // Called after each attempt, from a sync thread, for one volume one at a time; NULL: never. Must not stop the sync, nor
     // push, pull or reset, nor close volume or client.
     void (*on_event)(void *context, const char *vid, const struct graft_error *outcome);
@@ -267,10 +275,11 @@ void graft_sync_stop(struct graft_volume *volume);
 // Reads and writes at any offset; the writes between two graft_file_sync() calls are one commit. A fixed volume's size is a
 // multiple of page_size, and writing past the end grows it to the next one; in a variable volume only the last page may be
 // short, and the size is exact. Opening reads one page at most.
-enum graft_status graft_file_open(struct graft_volume *volume, struct graft_file **ret_file, struct graft_error *err);
-// [network] Reads up to `size` bytes; fewer only at the end. *ret_size is how many.
-enum graft_status graft_file_read(struct graft_file *file, uint64_t offset, void *to, size_t size, size_t *ret_size,
+enum graft_status graft_file_open(struct graft_volume *volume, struct graft_file **ret_file,
                                   struct graft_error *err);
+// [network] Reads up to `size` bytes; fewer only at the end. *ret_size is how many.
+enum graft_status graft_file_read(struct graft_file *file, uint64_t offset, void *to, size_t size,
+                                  size_t *ret_size, struct graft_error *err);
 // [network, for pages that are changed in part and not here] Writing past the end fills the gap with zeros. CONFLICT /
 // NOT_HEAD at the first write after a sync: the head has moved; nothing was written and the file shows the new head.
 enum graft_status graft_file_write(struct graft_file *file, uint64_t offset, const void *data, size_t size,
@@ -295,8 +304,8 @@ struct graft_remote_head {
 };
 // [network] Each volume of the servers, in the order of their VIDs, until `visit` returns false.
 enum graft_status graft_remote_list(struct graft *client,
-                                    bool (*visit)(void *context, const struct graft_remote_head *head), void *context,
-                                    struct graft_error *err);
+                                    bool (*visit)(void *context, const struct graft_remote_head *head),
+                                    void *context, struct graft_error *err);
 // [network] Ends a volume for everybody: its last commit says so.
 enum graft_status graft_remote_delete(struct graft *client, const char *vid, struct graft_error *err);
 
@@ -311,20 +320,21 @@ struct graft_commit_info {
 };
 // [network] The volume's commits on the servers, newest first, at most `limit` (0: all), until `visit` returns false.
 enum graft_status graft_remote_log(struct graft *client, const char *vid, uint64_t limit,
-                                   bool (*visit)(void *context, const struct graft_commit_info *commit), void *context,
-                                   struct graft_error *err);
+                                   bool (*visit)(void *context, const struct graft_commit_info *commit),
+                                   void *context, struct graft_error *err);
 // [network] Calls `visit` at once and whenever a watched head moves, until it returns false or the stream breaks
 // (UNAVAILABLE). Also called with NULL about once a second, so that a caller can stop.
 enum graft_status graft_remote_watch(struct graft *client, const char *const *vids, size_t vid_count,
-                                     bool (*visit)(void *context, const struct graft_remote_head *head), void *context,
-                                     struct graft_error *err);
+                                     bool (*visit)(void *context, const struct graft_remote_head *head),
+                                     void *context, struct graft_error *err);
 // [network] Reads every page of the servers' head (or of `remote_lsn`, if not 0) past every cache of this client and
 // verifies it. Calls `damaged` for each page that fails, `progress` from time to time (either may be NULL). OK if all were
 // read, CORRUPT if some were damaged; *ret_checked (may be NULL) counts the pages of either outcome.
 enum graft_status graft_remote_check(struct graft_volume *volume, uint64_t remote_lsn,
-                                     void (*damaged)(void *context, uint32_t pageidx, const struct graft_error *why),
-                                     void (*progress)(void *context, uint64_t done, uint64_t total), void *context,
-                                     uint64_t *ret_checked, struct graft_error *err);
+                                     void (*damaged)(void *context, uint32_t pageidx,
+                                                     const struct graft_error *why),
+                                     void (*progress)(void *context, uint64_t done, uint64_t total),
+                                     void *context, uint64_t *ret_checked, struct graft_error *err);
 
 #if defined(__GNUC__)
 #pragma GCC visibility pop

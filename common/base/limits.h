@@ -66,7 +66,8 @@
 #define CATCHINGS_MAX 1024u   // volumes that are being caught up with
 #define CATCHUP_WAIT_MS 5000u // that a read waits for that, or for a commit read again
 #define REREADINGS_MAX 256u   // commits that are being read again because a segment is missing
-#define NEWEST_VERSIONS_SIZE (16 * MIB) // the newest versions of pages that are kept in memory beside the index
+#define NEWEST_VERSIONS_SIZE \
+    (16 * MIB) // the newest versions of pages that are kept in memory beside the index
 
 // shutting down
 #define STOP_TIME_MAX_MS 10000u

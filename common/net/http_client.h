@@ -33,8 +33,8 @@ struct http_client_settings {
     struct metrics *metrics;
 };
 
-enum graft_status http_client_new(const struct http_client_settings *settings, struct http_client **ret_client,
-                                  struct graft_error *err);
+enum graft_status http_client_new(const struct http_client_settings *settings,
+                                  struct http_client **ret_client, struct graft_error *err);
 // Cancels what is under way (their on_done runs with CANCELLED, blocked callers return) and refuses what comes later with
 // CANCELLED / STOPPING. Any thread; the first step of stopping threads that make calls.
 void http_client_stop(struct http_client *client);
@@ -51,10 +51,10 @@ bool http_client_wait(struct http_client *client, uint32_t wait_ms);
 struct http_outcome {
     struct graft_error error; // .status GRAFT_OK: an answer with a 2xx code came, whole
     int code;                 // HTTP code, 0: no answer
-    bool answered;            // the error is the server's own well-formed Error message (not a proxy's, not ours)
-    bool sent;                // false: certainly nothing of the request reached the server
-    uint32_t retry_after_ms;  // from Retry-After, 0: none
-    struct bytes body;        // unary answers, and every error's body; borrowed for the call
+    bool answered; // the error is the server's own well-formed Error message (not a proxy's, not ours)
+    bool sent;     // false: certainly nothing of the request reached the server
+    uint32_t retry_after_ms;           // from Retry-After, 0: none
+    struct bytes body;                 // unary answers, and every error's body; borrowed for the call
     uint64_t sent_size, received_size; // body bytes
 };
 
@@ -62,17 +62,19 @@ struct http_exchange_spec {
     const char *method; // NULL: "POST" with a body, "GET" without
     const char *url;
     const char *content_type; // of the body
-    const char *accept;       // what a 2xx answer's type must be; otherwise UNAVAILABLE / PROTOCOL. NULL: anything.
-                              // At most 63 characters
-    const char *bearer;       // NULL: none
-    uint32_t deadline_ms;     // for the whole exchange; 0: none
-    uint32_t stall_ms;        // the longest time without a byte in either direction while neither is paused; 0: none
+    const char *accept; // what a 2xx answer's type must be; otherwise UNAVAILABLE / PROTOCOL. NULL: anything.
+                        // At most 63 characters
+    const char *bearer; // NULL: none
+    uint32_t deadline_ms; // for the whole exchange; 0: none
+    uint32_t stall_ms; // the longest time without a byte in either direction while neither is paused; 0: none
 
-    struct bytes body;                                        // copied
-    long (*read_body)(void *context, void *to, size_t size);  // a streamed upload instead: bytes written, 0 at the end
-    uint64_t response_max;                                    // of a unary answer; more gives LIMIT
-    long (*on_data)(void *context, const void *data, size_t size); // a streamed 2xx answer: returns `size`, or PAUSE
-                                                                   // (the same bytes come again), or ABORT
+    struct bytes body; // copied
+    long (*read_body)(void *context, void *to,
+                      size_t size); // a streamed upload instead: bytes written, 0 at the end
+    uint64_t response_max;          // of a unary answer; more gives LIMIT
+    long (*on_data)(void *context, const void *data,
+                    size_t size); // a streamed 2xx answer: returns `size`, or PAUSE
+                                  // (the same bytes come again), or ABORT
     void (*on_done)(void *context, const struct http_outcome *outcome);
     void *context;
 };
@@ -82,13 +84,15 @@ struct http_exchange_spec {
 enum graft_status http_client_start(struct http_client *client, const struct http_exchange_spec *spec,
                                     struct http_exchange **ret_exchange, struct graft_error *err);
 void http_exchange_resume(struct http_exchange *exchange); // any thread; an early one is not lost
-void http_exchange_cancel(struct http_exchange *exchange); // any thread; on_done comes with CANCELLED, or had come
-void http_exchange_unref(struct http_exchange *exchange);  // NULL is fine
+void http_exchange_cancel(
+    struct http_exchange *exchange); // any thread; on_done comes with CANCELLED, or had come
+void http_exchange_unref(struct http_exchange *exchange); // NULL is fine
 
 // Blocks until done (not on the client's thread). on_done must be NULL. *ret_body is initialised and gets a unary answer's
 // body (its cap is response_max) or an error's, *ret_outcome the rest (its body is empty). Returns the outcome's status.
 enum graft_status http_client_call(struct http_client *client, const struct http_exchange_spec *spec,
-                                   struct buffer *ret_body, struct http_outcome *ret_outcome, struct graft_error *err);
+                                   struct buffer *ret_body, struct http_outcome *ret_outcome,
+                                   struct graft_error *err);
 
 // Jittered exponential backoff: base, doubling, capped; each delay uniform in [delay/2, delay].
 struct backoff {

@@ -36,12 +36,12 @@ struct http_exchange {
     bool listed;            // among the client's exchanges, which hold a reference
     bool active;            // in curl's hands; listed and not active: waits for its turn at its host
     bool finished;          // on_done was or is being called
-    bool sent;            // something of the request may have left
-    bool head_whole;      // the empty line after the headers was seen
-    bool answer_seen;     // `code` and `answer_fits` are known
-    bool answer_fits;     // a 2xx code and a type that `accept` allows
-    bool read_paused;     // read_body had nothing
-    bool data_paused;     // on_data took nothing
+    bool sent;              // something of the request may have left
+    bool head_whole;        // the empty line after the headers was seen
+    bool answer_seen;       // `code` and `answer_fits` are known
+    bool answer_fits;       // a 2xx code and a type that `accept` allows
+    bool read_paused;       // read_body had nothing
+    bool data_paused;       // on_data took nothing
     int code;
     uint64_t progress_us; // when the last byte passed
     uint64_t header_size, received_size;
@@ -60,9 +60,9 @@ TAILQ_HEAD(http_exchange_list, http_exchange);
 
 // Makes an exchange with one reference, its curl handle ready to be added. INVALID for a spec that no request can be made
 // of. The client outlives it until it is finished.
-enum graft_status http_exchange_new(struct http_client *client, const char *user_agent, uint32_t connect_timeout_ms,
-                                    const struct http_exchange_spec *spec, struct http_exchange **ret_exchange,
-                                    struct graft_error *err);
+enum graft_status http_exchange_new(struct http_client *client, const char *user_agent,
+                                    uint32_t connect_timeout_ms, const struct http_exchange_spec *spec,
+                                    struct http_exchange **ret_exchange, struct graft_error *err);
 
 // When it must be looked at: its deadline, or the moment from which it counts as stalled. UINT64_MAX: never.
 uint64_t http_exchange_due_us(const struct http_exchange *exchange);

@@ -76,8 +76,8 @@ struct http_server_settings {
 };
 
 // Starts to listen and to serve. Errors name the address.
-enum graft_status http_server_start(const struct http_server_settings *settings, struct http_server **ret_server,
-                                    struct graft_error *err);
+enum graft_status http_server_start(const struct http_server_settings *settings,
+                                    struct http_server **ret_server, struct graft_error *err);
 // "127.0.0.1:40123": the address really bound. Lives as long as the server.
 const char *http_server_address(const struct http_server *server);
 // Answers 503 / STOPPING to what comes from now on, on new connections too, and waits until the accepted requests are
@@ -112,7 +112,8 @@ void http_request_unref(struct http_request *request);
 // Takes the buffer's bytes (moved out). `body` may be NULL.
 void http_respond(struct http_request *request, unsigned code, const char *content_type, struct buffer *body);
 // An Error message with the HTTP code that fits its status; Retry-After where given (seconds, 0: none).
-void http_respond_error(struct http_request *request, const struct graft_error *error, unsigned retry_after_s);
+void http_respond_error(struct http_request *request, const struct graft_error *error,
+                        unsigned retry_after_s);
 
 enum http_source_result {
     HTTP_SOURCE_DATA,  // *ret_size bytes were written, > 0
@@ -122,7 +123,8 @@ enum http_source_result {
 };
 
 // Writes at most `size` bytes to `to`. Runs on a server thread, never blocks.
-typedef enum http_source_result http_source_fn(struct http_request *request, void *to, size_t size, size_t *ret_size);
+typedef enum http_source_result http_source_fn(struct http_request *request, void *to, size_t size,
+                                               size_t *ret_size);
 
 // Answers 200 with a chunked body.
 void http_respond_stream(struct http_request *request, const char *content_type, http_source_fn *source);

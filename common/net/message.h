@@ -14,8 +14,8 @@
 
 // Decodes; INVALID / BAD_MESSAGE, or LIMIT / TOO_LARGE when the decoded form would take more than memory_max bytes
 // (hostile messages can be a hundred times larger in memory than on the wire). Unknown fields are skipped, not kept.
-enum graft_status message_decode(const ProtobufCMessageDescriptor *descriptor, struct bytes wire, size_t memory_max,
-                                 ProtobufCMessage **ret_message, struct graft_error *err);
+enum graft_status message_decode(const ProtobufCMessageDescriptor *descriptor, struct bytes wire,
+                                 size_t memory_max, ProtobufCMessage **ret_message, struct graft_error *err);
 void message_free(ProtobufCMessage *message); // NULL is fine
 static inline void message_free_p(ProtobufCMessage **message)
 {
@@ -26,7 +26,8 @@ static inline void message_free_p(ProtobufCMessage **message)
 // Appends the encoding; LIMIT at the buffer's cap.
 enum graft_status message_encode(const ProtobufCMessage *message, struct buffer *to, struct graft_error *err);
 // The same behind a varint of its length: a frame of a stream.
-enum graft_status message_encode_frame(const ProtobufCMessage *message, struct buffer *to, struct graft_error *err);
+enum graft_status message_encode_frame(const ProtobufCMessage *message, struct buffer *to,
+                                       struct graft_error *err);
 
 // Splits a stream of frames as it comes in. Frames above frame_max are LIMIT; memory is bounded by it.
 struct frame_reader {

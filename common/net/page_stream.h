@@ -48,14 +48,15 @@ struct page_header {
 #define PAGE_FRAME_HEADER_SIZE_MAX 64u
 
 // Each writes at most PAGE_FRAME_HEADER_SIZE_MAX bytes to `to` and returns how many.
-size_t page_stream_put_begin(uint8_t *to, const struct gid *vid, uint64_t lsn, const struct hash128 *chain); // NULL: none
+size_t page_stream_put_begin(uint8_t *to, const struct gid *vid, uint64_t lsn,
+                             const struct hash128 *chain); // NULL: none
 size_t page_stream_put_owner(uint8_t *to, const struct gid *owner);
 // Everything of a STORED page's frame but its data, which must follow: data_size bytes.
 size_t page_stream_put_page(uint8_t *to, const struct page_header *header, uint32_t data_size);
 size_t page_stream_put_empty(uint8_t *to, uint32_t pageidx);
 // Appends to a buffer (they hold a message of any length).
-enum graft_status page_stream_append_damaged(struct buffer *to, uint32_t pageidx, const struct graft_error *error,
-                                             struct graft_error *err);
+enum graft_status page_stream_append_damaged(struct buffer *to, uint32_t pageidx,
+                                             const struct graft_error *error, struct graft_error *err);
 enum graft_status page_stream_append_end(struct buffer *to, uint64_t count, const struct graft_error *error,
                                          struct graft_error *err); // error NULL: OK
 
@@ -94,8 +95,8 @@ void page_decoder_free(struct page_decoder *decoder); // NULL is fine
 // Takes from *input (advancing it) until something is whole. The order of frames, sizes (raw_size ≤ PAGE_SIZE_MAX, data ≤
 // PAGE_FRAME_SIZE_MAX, RAW: data size = raw_size), states and the count in End are checked; any fault is INVALID /
 // BAD_MESSAGE (LIMIT / TOO_LARGE for sizes) naming the frame's number and the field. After an error the decoder is done.
-enum graft_status page_decoder_next(struct page_decoder *decoder, struct bytes *input, struct page_event *ret_event,
-                                    struct graft_error *err);
+enum graft_status page_decoder_next(struct page_decoder *decoder, struct bytes *input,
+                                    struct page_event *ret_event, struct graft_error *err);
 // INVALID / TRUNCATED unless End was seen.
 enum graft_status page_decoder_finish(const struct page_decoder *decoder, struct graft_error *err);
 
@@ -112,7 +113,8 @@ void page_codec_encode(struct page_codec *codec, struct bytes plain, enum page_e
                        struct bytes *ret_data);
 // Decodes and verifies: the frame's content size must be raw_size before a byte is decoded, the checksum must match after.
 // CORRUPT / BAD_CHECKSUM, INVALID / BAD_MESSAGE. *ret_plain borrows `data` (raw) or the codec.
-enum graft_status page_codec_decode(struct page_codec *codec, const struct gid *owner, const struct page_header *header,
-                                    struct bytes data, struct bytes *ret_plain, struct graft_error *err);
+enum graft_status page_codec_decode(struct page_codec *codec, const struct gid *owner,
+                                    const struct page_header *header, struct bytes data,
+                                    struct bytes *ret_plain, struct graft_error *err);
 
 #endif

@@ -13,8 +13,8 @@
 
 struct rpc_target {
     struct http_client *http;
-    const char *url;    // "http://127.0.0.1:3001", without a slash at the end
-    const char *bearer; // NULL: none
+    const char *url;      // "http://127.0.0.1:3001", without a slash at the end
+    const char *bearer;   // NULL: none
     uint32_t deadline_ms; // of each call; streams have their stall_ms instead
 };
 
@@ -44,19 +44,21 @@ bool rpc_is_transient(const struct graft_error *error);
 
 // Calls `call` until it answers with something that is not transient, at most `attempts` times, waiting as `backoff` says
 // or as long as the server asks for. Ends early, with CANCELLED / STOPPING, when the HTTP client is stopped.
-enum graft_status rpc_call_retry(const struct rpc_target *target, const char *call, const ProtobufCMessage *request,
-                                 const ProtobufCMessageDescriptor *response, unsigned attempts,
-                                 ProtobufCMessage **ret_response, struct rpc_failure *ret_failure,
-                                 struct graft_error *err);
+enum graft_status rpc_call_retry(const struct rpc_target *target, const char *call,
+                                 const ProtobufCMessage *request, const ProtobufCMessageDescriptor *response,
+                                 unsigned attempts, ProtobufCMessage **ret_response,
+                                 struct rpc_failure *ret_failure, struct graft_error *err);
 
 // A stream of frames (commits, watch): each whole frame's bytes go to `on_frame`, on the HTTP client's thread; a status
 // other than OK ends the exchange with that error. Blocks until the stream has ended; `on_frame` says through *ret_end that
 // the closing frame came, without which the answer is UNAVAILABLE / TRUNCATED.
-typedef enum graft_status rpc_frame_fn(void *context, struct bytes frame, bool *ret_end, struct graft_error *err);
+typedef enum graft_status rpc_frame_fn(void *context, struct bytes frame, bool *ret_end,
+                                       struct graft_error *err);
 struct rpc_stream;
-enum graft_status rpc_stream_start(const struct rpc_target *target, const char *call, const ProtobufCMessage *request,
-                                   size_t frame_max, uint32_t stall_ms, rpc_frame_fn *on_frame, void *context,
-                                   struct rpc_stream **ret_stream, struct graft_error *err);
+enum graft_status rpc_stream_start(const struct rpc_target *target, const char *call,
+                                   const ProtobufCMessage *request, size_t frame_max, uint32_t stall_ms,
+                                   rpc_frame_fn *on_frame, void *context, struct rpc_stream **ret_stream,
+                                   struct graft_error *err);
 void rpc_stream_cancel(struct rpc_stream *stream); // any thread
 // `on_end` is called once, when the stream has ended: on the HTTP client's thread, or at once if it has. It only wakes
 // whoever calls rpc_stream_finish(), which returns after it, soon. At most one a stream.

@@ -28,18 +28,19 @@
 // Adds to `batch` what records that the commit at `lsn` cut the volume to `cut` pages. Reads the nodes above it through
 // `batch` from the database: cuts in one batch see each other.
 enum graft_status cut_index_put(rocksdb_t *db, rocksdb_column_family_handle_t *family,
-                                const rocksdb_readoptions_t *read, rocksdb_writebatch_wi_t *batch, struct bytes prefix,
-                                uint64_t lsn, uint32_t cut, struct graft_error *err);
+                                const rocksdb_readoptions_t *read, rocksdb_writebatch_wi_t *batch,
+                                struct bytes prefix, uint64_t lsn, uint32_t cut, struct graft_error *err);
 
 // Reads one volume's cuts, with one iterator for any number of queries: open it after the writes that it must see. One
 // thread at a time. `prefix` is copied.
 struct cut_reader;
-struct cut_reader *cut_reader_open(rocksdb_t *db, rocksdb_column_family_handle_t *family, struct bytes prefix);
+struct cut_reader *cut_reader_open(rocksdb_t *db, rocksdb_column_family_handle_t *family,
+                                   struct bytes prefix);
 void cut_reader_close(struct cut_reader *reader); // before the database; NULL is fine
 DEFINE_CLEANUP(struct cut_reader, cut_reader_close)
 
 // The lowest cut recorded in (after, upto]; CUT_NONE if there is none.
-enum graft_status cut_reader_lowest(struct cut_reader *reader, uint64_t after, uint64_t upto, uint32_t *ret_cut,
-                                    struct graft_error *err);
+enum graft_status cut_reader_lowest(struct cut_reader *reader, uint64_t after, uint64_t upto,
+                                    uint32_t *ret_cut, struct graft_error *err);
 
 #endif

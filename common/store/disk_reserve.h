@@ -11,8 +11,8 @@
 #include "common/base/mutex.h"
 
 struct disk_reserve {
-    const char *path; // on the file system that is watched; outlives this
-    uint64_t size;    // 0: nothing is ever refused
+    const char *path;  // on the file system that is watched; outlives this
+    uint64_t size;     // 0: nothing is ever refused
     struct mutex lock; // RANK_LEAF; guards what follows
     uint64_t checked_us;
     uint64_t usable; // beyond the reserve: as of the last look, less what was taken since

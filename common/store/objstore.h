@@ -27,9 +27,9 @@
 #include "common/base/metrics.h"
 
 #define OBJSTORE_KEY_MAX 200
-#define OBJSTORE_TAG_SIZE 40                  // version tags, as text
-#define OBJSTORE_CREATE_SIZE_MAX (64u << 20)  // of create and replace; larger objects are uploaded
-#define OBJSTORE_LIST_MAX 1000u               // entries in one answer, whatever was asked for
+#define OBJSTORE_TAG_SIZE 40                 // version tags, as text
+#define OBJSTORE_CREATE_SIZE_MAX (64u << 20) // of create and replace; larger objects are uploaded
+#define OBJSTORE_LIST_MAX 1000u              // entries in one answer, whatever was asked for
 
 struct objstore;
 
@@ -52,10 +52,11 @@ struct objstore_result {
 typedef void objstore_done_fn(void *context, struct objstore_result *result);
 
 // At most `size_max` bytes from `offset`; an object that is shorter gives what there is (perhaps nothing).
-void objstore_get(struct objstore *store, const char *key, uint64_t offset, size_t size_max, objstore_done_fn *done,
-                  void *context);
+void objstore_get(struct objstore *store, const char *key, uint64_t offset, size_t size_max,
+                  objstore_done_fn *done, void *context);
 // `data` is borrowed until done.
-void objstore_create(struct objstore *store, const char *key, struct bytes data, objstore_done_fn *done, void *context);
+void objstore_create(struct objstore *store, const char *key, struct bytes data, objstore_done_fn *done,
+                     void *context);
 void objstore_replace(struct objstore *store, const char *key, const char *tag, struct bytes data,
                       objstore_done_fn *done, void *context);
 void objstore_remove(struct objstore *store, const char *key, objstore_done_fn *done, void *context);
@@ -66,11 +67,13 @@ void objstore_list(struct objstore *store, const char *prefix, const char *after
 // A large object written as it grows. Nothing is visible before the commit is done; an upload that is neither committed
 // nor aborted at a crash leaves nothing that a reader could see. `append` may block for the disk: not on a server thread.
 struct objstore_upload;
-enum graft_status objstore_upload_begin(struct objstore *store, const char *key, struct objstore_upload **ret_upload,
-                                        struct graft_error *err);
-enum graft_status objstore_upload_append(struct objstore_upload *upload, struct bytes data, struct graft_error *err);
-void objstore_upload_commit(struct objstore_upload *upload, objstore_done_fn *done, void *context); // as create; frees it
-void objstore_upload_abort(struct objstore_upload *upload);                                         // NULL is fine
+enum graft_status objstore_upload_begin(struct objstore *store, const char *key,
+                                        struct objstore_upload **ret_upload, struct graft_error *err);
+enum graft_status objstore_upload_append(struct objstore_upload *upload, struct bytes data,
+                                         struct graft_error *err);
+void objstore_upload_commit(struct objstore_upload *upload, objstore_done_fn *done,
+                            void *context);                 // as create; frees it
+void objstore_upload_abort(struct objstore_upload *upload); // NULL is fine
 
 // Blocking forms, for start-up and tests. *ret_data has its cap from the caller.
 enum graft_status objstore_get_wait(struct objstore *store, const char *key, uint64_t offset, size_t size_max,
@@ -80,8 +83,8 @@ enum graft_status objstore_create_wait(struct objstore *store, const char *key, 
 enum graft_status objstore_remove_wait(struct objstore *store, const char *key, struct graft_error *err);
 // Calls `visit` for each entry, page by page; it returns false to stop.
 enum graft_status objstore_list_wait(struct objstore *store, const char *prefix, const char *after,
-                                     bool (*visit)(void *context, const struct objstore_entry *entry), void *context,
-                                     struct graft_error *err);
+                                     bool (*visit)(void *context, const struct objstore_entry *entry),
+                                     void *context, struct graft_error *err);
 
 // A copy of the whole store as it is at one moment, durable, at `path`, which must not exist; to be opened as a store of
 // the same kind. It shares what it can with the store through hard links, so it costs a flush and little space. Blocks.
@@ -106,8 +109,8 @@ struct objstore_settings {
 };
 
 // "rocksdb:DIR", "fs:DIR", "mem:". INVALID for anything else; BUSY / LOCKED with the holder's pid.
-enum graft_status objstore_open(const char *url, const struct objstore_settings *settings, struct objstore **ret_store,
-                                struct graft_error *err);
+enum graft_status objstore_open(const char *url, const struct objstore_settings *settings,
+                                struct objstore **ret_store, struct graft_error *err);
 
 // A wrapper for tests: fails, delays or loses the answers of chosen operations of `inner`, which it owns.
 struct objstore_fault {
@@ -115,17 +118,19 @@ struct objstore_fault {
     const char *key_prefix; // NULL: all
     unsigned skip, count;   // after `skip` matching calls, the next `count`
     enum objstore_fault_kind {
-        FAULT_ERROR,       // answers `error` and does nothing
-        FAULT_LOST_ANSWER, // does it and answers UNKNOWN
+        FAULT_ERROR,            // answers `error` and does nothing
+        FAULT_LOST_ANSWER,      // does it and answers UNKNOWN
         FAULT_FORGET_EXCLUSIVE, // create overwrites: a store that must be refused
-        FAULT_HOLD,        // waits for objstore_faulty_release(), which must come before objstore_close()
+        FAULT_HOLD, // waits for objstore_faulty_release(), which must come before objstore_close()
     } kind;
     struct graft_error error;
 };
-enum graft_status objstore_faulty_open(struct objstore *inner, struct objstore **ret_store, struct graft_error *err);
+enum graft_status objstore_faulty_open(struct objstore *inner, struct objstore **ret_store,
+                                       struct graft_error *err);
 void objstore_faulty_add(struct objstore *store, const struct objstore_fault *fault); // copied
 void objstore_faulty_release(struct objstore *store);
 unsigned objstore_faulty_fired(struct objstore *store);
-void objstore_faulty_await(struct objstore *store, unsigned count); // until so many have fired since it was opened
+void objstore_faulty_await(struct objstore *store,
+                           unsigned count); // until so many have fired since it was opened
 
 #endif

@@ -59,19 +59,21 @@ struct objstore_backend {
     const char *labels[OBJSTORE_KIND_COUNT]; // of the metrics; OBJSTORE_LABELS(name)
 
     void (*start)(struct objstore *store, struct objstore_op *op);
-    enum graft_status (*upload_begin)(struct objstore *store, const char *key, struct objstore_upload **ret_upload,
-                                      struct graft_error *err);
-    enum graft_status (*upload_append)(struct objstore_upload *upload, struct bytes data, struct graft_error *err);
+    enum graft_status (*upload_begin)(struct objstore *store, const char *key,
+                                      struct objstore_upload **ret_upload, struct graft_error *err);
+    enum graft_status (*upload_append)(struct objstore_upload *upload, struct bytes data,
+                                       struct graft_error *err);
     void (*upload_abort)(struct objstore_upload *upload); // frees it
-    enum graft_status (*checkpoint)(struct objstore *store, const char *path, struct graft_error *err); // or NULL
-    void (*close)(struct objstore *store);                // frees it, after objstore_release()
+    enum graft_status (*checkpoint)(struct objstore *store, const char *path,
+                                    struct graft_error *err); // or NULL
+    void (*close)(struct objstore *store);                    // frees it, after objstore_release()
 };
 
 #define OBJSTORE_LABEL(name, op) "store=\"" name "\",op=\"" op "\""
-#define OBJSTORE_LABELS(name)                                                                                          \
-    {                                                                                                                  \
-        OBJSTORE_LABEL(name, "get"), OBJSTORE_LABEL(name, "create"), OBJSTORE_LABEL(name, "replace"),                  \
-            OBJSTORE_LABEL(name, "remove"), OBJSTORE_LABEL(name, "list"), OBJSTORE_LABEL(name, "commit")               \
+#define OBJSTORE_LABELS(name)                                                                            \
+    {                                                                                                    \
+        OBJSTORE_LABEL(name, "get"), OBJSTORE_LABEL(name, "create"), OBJSTORE_LABEL(name, "replace"),    \
+            OBJSTORE_LABEL(name, "remove"), OBJSTORE_LABEL(name, "list"), OBJSTORE_LABEL(name, "commit") \
     }
 
 // The first member of a back-end's own store.
@@ -82,10 +84,10 @@ struct objstore {
     struct metric *bytes[OBJSTORE_KIND_COUNT];
     struct metric *seconds[OBJSTORE_KIND_COUNT];
 
-    struct mutex lock;   // RANK_LEAF; guards what follows
-    struct cond idle;    // signalled when under_way falls to 0
-    unsigned under_way;  // operations whose callback has not returned
-    unsigned uploads;    // neither committed nor aborted
+    struct mutex lock;  // RANK_LEAF; guards what follows
+    struct cond idle;   // signalled when under_way falls to 0
+    unsigned under_way; // operations whose callback has not returned
+    unsigned uploads;   // neither committed nor aborted
     bool closing;
 };
 
@@ -96,7 +98,8 @@ void objstore_release(struct objstore *store);
 // Calls back, then releases what is left in *result, and frees the op.
 void objstore_complete(struct objstore_op *op, struct objstore_result *result);
 void objstore_fail(struct objstore_op *op, const struct graft_error *error);
-enum graft_status objstore_conflict(const struct objstore_op *op, struct graft_error *err); // the key exists, or changed
+enum graft_status objstore_conflict(const struct objstore_op *op,
+                                    struct graft_error *err); // the key exists, or changed
 
 // Whether the store has failed for good. Thread-safe; the first failure wins.
 struct objstore_fate {
@@ -112,7 +115,8 @@ void objstore_fate_release(struct objstore_fate *fate);
 // objstore_fate_tell().
 bool objstore_fate_seal(struct objstore_fate *fate, const struct graft_error *error);
 void objstore_fate_tell(struct objstore_fate *fate);
-enum graft_status objstore_fate_check(struct objstore_fate *fate, struct graft_error *err); // UNAVAILABLE once failed
+enum graft_status objstore_fate_check(struct objstore_fate *fate,
+                                      struct graft_error *err); // UNAVAILABLE once failed
 
 enum graft_status objstore_rocksdb_open(const char *path, const struct objstore_settings *settings,
                                         struct objstore **ret_store, struct graft_error *err);

@@ -44,8 +44,10 @@ struct fs_path {
 
 void fs_object_path(const struct fs_store *store, const char *key, struct fs_path *ret_path);
 // Syncs the folders of names under way that start with `prefix` (or are `prefix`, if `exact`).
-enum graft_status fs_sync_publishes(struct fs_store *store, const char *prefix, bool exact, struct graft_error *err);
+enum graft_status fs_sync_publishes(struct fs_store *store, const char *prefix, bool exact,
+                                    struct graft_error *err);
 
-enum graft_status fs_list(struct fs_store *store, const struct objstore_op *op, struct objstore_result *result);
+enum graft_status fs_list(struct fs_store *store, const struct objstore_op *op,
+                          struct objstore_result *result);
 
 #endif

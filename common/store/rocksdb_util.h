@@ -30,7 +30,8 @@ enum rocks_compression {
 struct rocks_family {
     const char *name; // not "default"
     enum rocks_compression compression;
-    bool point_reads; // mostly read by whole key, often in vain: a Bloom filter, 10 bits a key, in memory for open files
+    bool
+        point_reads; // mostly read by whole key, often in vain: a Bloom filter, 10 bits a key, in memory for open files
 };
 
 struct rocks_settings {
@@ -65,22 +66,24 @@ struct rocks {
 // appended when the power failed may leave garbage there, and must not keep the database from opening. What was synced
 // lies before it.
 enum graft_status rocks_open(const char *path, const struct rocks_settings *settings,
-                             const struct rocks_family *families, size_t family_count, struct rocks **ret_rocks,
-                             struct graft_error *err);
+                             const struct rocks_family *families, size_t family_count,
+                             struct rocks **ret_rocks, struct graft_error *err);
 void rocks_close(struct rocks *rocks); // flushes nothing: the log has it. NULL is fine
 DEFINE_CLEANUP(struct rocks, rocks_close)
 
 // For every `char *message` that RocksDB's C API fills in: NULL → GRAFT_OK; else frees it and turns it into
 // "<what>: <message>". IO errors give INTERNAL / NO_SPACE or IO, corruption CORRUPT, locks BUSY / LOCKED.
-enum graft_status rocks_status(struct graft_error *err, char *message, const char *format, ...) _printf_(3, 4);
+enum graft_status rocks_status(struct graft_error *err, char *message, const char *format, ...)
+    _printf_(3, 4);
 
 // The value of `key`, pinned in RocksDB's own memory, or NULL in *ret_value where there is none (GRAFT_OK as well).
-enum graft_status rocks_get(rocksdb_t *db, rocksdb_column_family_handle_t *family, const rocksdb_readoptions_t *read,
-                            struct bytes key, rocksdb_pinnableslice_t **ret_value, struct graft_error *err);
+enum graft_status rocks_get(rocksdb_t *db, rocksdb_column_family_handle_t *family,
+                            const rocksdb_readoptions_t *read, struct bytes key,
+                            rocksdb_pinnableslice_t **ret_value, struct graft_error *err);
 
 // One batch, written. A failed write leaves a database without a way back: close it, end, and start again.
-enum graft_status rocks_write(rocksdb_t *db, const rocksdb_writeoptions_t *options, rocksdb_writebatch_t *batch,
-                              struct graft_error *err);
+enum graft_status rocks_write(rocksdb_t *db, const rocksdb_writeoptions_t *options,
+                              rocksdb_writebatch_t *batch, struct graft_error *err);
 
 // An iterator over the keys that start with `prefix` and no others, however many dead keys lie behind them. A prefix may
 // be empty. `snapshot` may be NULL; else it outlives the scan.
@@ -96,7 +99,8 @@ void rocks_scan_free(struct rocks_scan *scan); // NULL is fine
 DEFINE_CLEANUP(struct rocks_scan, rocks_scan_free)
 
 // After rocksdb_iter_valid() said no: the end (GRAFT_OK), or an error.
-enum graft_status rocks_iter_status(const rocksdb_iterator_t *iterator, const char *what, struct graft_error *err);
+enum graft_status rocks_iter_status(const rocksdb_iterator_t *iterator, const char *what,
+                                    struct graft_error *err);
 
 static inline struct bytes rocks_iter_key(const rocksdb_iterator_t *iterator)
 {
@@ -122,7 +126,8 @@ static inline struct bytes rocks_slice(const rocksdb_pinnableslice_t *slice)
 static inline void rocks_batch_put(rocksdb_writebatch_t *batch, rocksdb_column_family_handle_t *family,
                                    struct bytes key, struct bytes value)
 {
-    rocksdb_writebatch_put_cf(batch, family, (const char *)key.data, key.size, (const char *)value.data, value.size);
+    rocksdb_writebatch_put_cf(batch, family, (const char *)key.data, key.size, (const char *)value.data,
+                              value.size);
 }
 
 static inline void rocks_batch_delete(rocksdb_writebatch_t *batch, rocksdb_column_family_handle_t *family,

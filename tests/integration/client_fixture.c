@@ -57,8 +57,8 @@ void copy_store(const char *from, const char *to)
 {
     char command[2048];
 
-    snprintf(command, sizeof command, "rm -rf '%s/%s' && cp -r '%s/%s' '%s/%s'", folder, to, folder, from, folder,
-             to);
+    snprintf(command, sizeof command, "rm -rf '%s/%s' && cp -r '%s/%s' '%s/%s'", folder, to, folder, from,
+             folder, to);
     cr_assert_eq(system(command), 0);
 }
 

@@ -73,7 +73,7 @@ struct mock_servers {
     uint64_t head_lsn;
     struct hash128 head_chain;
     uint32_t head_page_count;
-    struct token landed[MOCK_COMMITS_MAX];      // by LSN - 1
+    struct token landed[MOCK_COMMITS_MAX];       // by LSN - 1
     struct snapshot landed_as[MOCK_COMMITS_MAX]; // likewise
 
     // With `fences_apart`, commits that name no segment count as fences and have faults of their own.

@@ -51,7 +51,8 @@ struct model_run {
     struct store_pin *pins[MODEL_PINS];
     bool here[MODEL_PAGES + 1][MODEL_LSN_MAX]; // fetched, by page and mark
     struct rng rng;                            // of what the model does not depend on: reads, fetches, pins
-    uint64_t conflicts, staged, commits, pulls, pushes, fences, resets, fetches; // that happened: tests have floors
+    uint64_t conflicts, staged, commits, pulls, pushes, fences, resets,
+        fetches; // that happened: tests have floors
 };
 
 struct gid model_vid(void);

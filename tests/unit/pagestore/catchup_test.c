@@ -22,7 +22,8 @@
 struct history {
     struct token tokens[LSNS + 1];
     struct hash128 chains[LSNS + 1];
-    uint64_t broken_at; // the LSN whose commit has `broken_chain`, though the next one continues chains[]; 0: none
+    uint64_t
+        broken_at; // the LSN whose commit has `broken_chain`, though the next one continues chains[]; 0: none
     struct hash128 broken_chain;
 };
 

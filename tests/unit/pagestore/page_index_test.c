@@ -43,11 +43,13 @@ static void build_commit(const struct model *model, const struct hash128 *base_c
     struct buffer old = commit.pages;
     struct hash128 base = *base_chain; // may lie in `commit`
     buffer_release(&old);
-    commit = (struct commit){.message = GRAFT__COMMIT__INIT, .ref = GRAFT__SEGMENT_REF__INIT, .pages = BUFFER_INIT(4096)};
+    commit = (struct commit){
+        .message = GRAFT__COMMIT__INIT, .ref = GRAFT__SEGMENT_REF__INIT, .pages = BUFFER_INIT(4096)};
     cr_assert_eq(pageset_encode(pages, &commit.pages, NULL), GRAFT_OK);
     random_bytes(&commit.token, sizeof commit.token);
     commit.base_chain = base;
-    commit.chain = chain_next(&commit.base_chain, &model->vid, lsn, &commit.token, &commit.digest, page_count);
+    commit.chain =
+        chain_next(&commit.base_chain, &model->vid, lsn, &commit.token, &commit.digest, page_count);
     commit.sid = model->sid;
     put_be64(commit.sid.bytes + 8, lsn); // a segment for each commit
     commit.ref.sid = (ProtobufCBinaryData){GID_SIZE, commit.sid.bytes};
@@ -159,7 +161,8 @@ static struct index_volume *volume_of(struct page_index *index, const struct mod
 Test(page_index, equals_a_model_at_every_lsn_and_after_reopening)
 {
     _cleanup_(test_folder_free_p) char *folder = test_folder_new();
-    struct model *models[2] = {model_new(), model_new()}; // two volumes, so that one's keys border the other's
+    struct model *models[2] = {model_new(),
+                               model_new()}; // two volumes, so that one's keys border the other's
     struct page_index *index = open_index(folder);
     struct rng rng;
     struct graft_error err;
@@ -373,8 +376,9 @@ static void add_packed(struct index_volume *volume, uint64_t lsn)
 {
     ProtobufCMessage *message;
     struct graft_error err;
-    cr_assert_eq(message_decode(&graft__commit__descriptor, buffer_bytes(&packed[lsn]), 1 << 20, &message, &err),
-                 GRAFT_OK);
+    cr_assert_eq(
+        message_decode(&graft__commit__descriptor, buffer_bytes(&packed[lsn]), 1 << 20, &message, &err),
+        GRAFT_OK);
     cr_assert_eq(index_volume_add(volume, (const Graft__Commit *)message, &err), GRAFT_OK, "%s", err.message);
     message_free(message);
 }
@@ -477,8 +481,9 @@ static void expect_nothing_left(bool cuts)
     struct index_volume *volume = volume_of(index, model);
     cr_assert_eq(index_volume_state(volume).lsn, 20);
     ProtobufCMessage *message;
-    cr_assert_eq(message_decode(&graft__commit__descriptor, buffer_bytes(&packed[21]), 1 << 20, &message, &err),
-                 GRAFT_OK);
+    cr_assert_eq(
+        message_decode(&graft__commit__descriptor, buffer_bytes(&packed[21]), 1 << 20, &message, &err),
+        GRAFT_OK);
     cr_assert_eq(index_volume_add(volume, (const Graft__Commit *)message, &err), GRAFT_UNAVAILABLE);
     message_free(message);
     cr_assert_eq(err.detail, GRAFT_DETAIL_BEHIND, "%s", err.message);
@@ -574,8 +579,10 @@ Test(page_index, refuses_what_does_not_continue_the_chain)
     cr_assert_eq(index_volume_apply(volume, &commit.message, &err), GRAFT_CORRUPT); // LSN 1 again
     next_commit(model, &rng, 2);
     commit.base_chain.bytes[0] ^= 1;
-    cr_assert_eq(index_volume_apply(volume, &commit.message, &err), GRAFT_CORRUPT); // chain is not of this base
-    commit.chain = chain_next(&commit.base_chain, &model->vid, 2, &commit.token, &commit.digest, model->page_count[2]);
+    cr_assert_eq(index_volume_apply(volume, &commit.message, &err),
+                 GRAFT_CORRUPT); // chain is not of this base
+    commit.chain =
+        chain_next(&commit.base_chain, &model->vid, 2, &commit.token, &commit.digest, model->page_count[2]);
     cr_assert_eq(index_volume_apply(volume, &commit.message, &err), GRAFT_CORRUPT);
     cr_assert_eq(err.detail, GRAFT_DETAIL_CHAIN_MISMATCH);
     cr_assert_eq(index_volume_state(volume).lsn, 1);

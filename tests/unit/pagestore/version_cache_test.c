@@ -33,8 +33,8 @@ Test(version_cache, what_was_filled_in_is_there_and_nothing_else)
     expect(cache, 1, 70, 9, 3);
     expect(cache, 1, 71, 0, 0);
     expect(cache, 1, 72, VERSION_UNKNOWN, 0);
-    expect(cache, 1, 6, VERSION_UNKNOWN, 0);   // the same place of another chunk
-    expect(cache, 2, 70, VERSION_UNKNOWN, 0);  // another history
+    expect(cache, 1, 6, VERSION_UNKNOWN, 0);  // the same place of another chunk
+    expect(cache, 2, 70, VERSION_UNKNOWN, 0); // another history
     expect(cache, 1, UINT32_MAX, VERSION_UNKNOWN, 0);
     fill_one(cache, 1, UINT32_MAX, 2, 1);
     expect(cache, 1, UINT32_MAX, 2, 1);
