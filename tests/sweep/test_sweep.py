@@ -81,6 +81,7 @@ class Lane:
         folder = self.folder / f"run-{self.runs}"
         folder.mkdir()
         self.run_spec, self.report, self.tokens = run, report, {}
+        self.ended = False  # the daemon in question, at its failpoint
         if run.program in DAEMONS:
             self.arm_daemon(run)
         if run.script == "history":
@@ -107,13 +108,13 @@ class Lane:
             except AssertionError:
                 if not self.fired():
                     raise
-        self.revive()
+        self.ended = run.program in self.revive()
 
     def await_end(self, run):
         """What a daemon does in the background may come after the workload's end."""
         if not self.fired() and run.script == "history":
             wait_for_any([self.daemon(run.program).process], 10)
-        if self.fired() and run.action == "exit":
+        if self.fired() and run.action == "exit" and not self.ended:
             wait_for_any([self.daemon(run.program).process], 10)
         self.check_codes(self.revive())
 
@@ -122,6 +123,7 @@ class Lane:
             expected = (EXIT_CODE,) if self.run_spec.action == "exit" else (0, 1)
             if program != self.run_spec.program or code not in expected:
                 raise Failure(f"{program} ended with {code}:\n{self.daemon(program).log()[-2000:]}")
+            self.ended = True
 
     def work(self, run, folder):
         """Runs the workload to its end; what it expects of the servers."""
