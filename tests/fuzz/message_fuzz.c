@@ -41,6 +41,8 @@ static const ProtobufCMessageDescriptor *const descriptors[] = {
     &graft__volume_record__descriptor,
     &graft__fork_request__descriptor,
     &graft__fork_response__descriptor,
+    &graft__backup_request__descriptor,
+    &graft__backup_response__descriptor,
 };
 
 static void convert(const ProtobufCMessage *message)
