@@ -62,12 +62,11 @@
 #define LONG_JOBS_MAX 64u                // forks and backups that wait for the thread that makes them
 
 // pagestore: reading
-#define READS_ACTIVE_MAX 128u // read_pages calls that are being answered
-#define CATCHINGS_MAX 1024u   // volumes that are being caught up with
-#define CATCHUP_WAIT_MS 5000u // that a read waits for that, or for a commit read again
-#define REREADINGS_MAX 256u   // commits that are being read again because a segment is missing
-#define NEWEST_VERSIONS_SIZE \
-    (16 * MIB) // the newest versions of pages that are kept in memory beside the index
+#define READS_ACTIVE_MAX 128u           // read_pages calls that are being answered
+#define CATCHINGS_MAX 1024u             // volumes that are being caught up with
+#define CATCHUP_WAIT_MS 5000u           // that a read waits for that, or for a commit read again
+#define REREADINGS_MAX 256u             // commits that are being read again because a segment is missing
+#define NEWEST_VERSIONS_SIZE (16 * MIB) // newest versions of pages kept in memory beside the index
 
 // shutting down
 #define STOP_TIME_MAX_MS 10000u
