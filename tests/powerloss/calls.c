@@ -383,11 +383,9 @@ static int sync_of(int fd, long number, const char *call)
         return (int)syscall(number, fd);
     if (loss_is_due())
         lose(call);
-    if (++syncs == layer.fail_sync) {
-        if (inode)
-            inode_sync_failed(inode);
-        else
-            names_sync_failed(&info);
+    // Not of a folder: a journal that cannot be written is given up by its file system, and every later sync fails, too.
+    if (inode && ++syncs == layer.fail_sync) {
+        inode_sync_failed(inode);
         errno = EIO;
         return -1;
     }

@@ -16,6 +16,7 @@
 //   4. Of the names of a folder that are not durable, those up to one of them are there, as journals do it; each folder has
 //      its own order, or all have one. A rename is whole or not at all.
 //   5. After a sync that failed, what it was to write is never made durable by a later one, and may be there or not.
+//      Syncs of folders do not fail: a file system whose journal cannot be written gives up altogether.
 // This is weaker than what ext4 or XFS do: there, a sync takes with it all names that were made before it.
 //
 // Threads. Everything happens under one lock, layer_lock() in calls.c.
@@ -84,7 +85,6 @@ struct name_change *name_changing(enum name_kind kind, const char *path, const c
 void name_changed(struct name_change *change);
 void name_unchanged(struct name_change *change);
 void names_synced(const struct stat *folder); // NULL: all
-void names_sync_failed(const struct stat *folder);
 void names_lose(struct losses *losses);
 
 // ---- the loss (loss.c)

@@ -21,7 +21,6 @@ struct name_change {
     bool kept_link;                // the grave has the file that was made, removed or replaced
     uint64_t number;               // of that link
     mode_t mode;                   // of a folder
-    bool failed;                   // was to be synced, and that failed
     bool lost;
     TAILQ_ENTRY(name_change) link;
 };
@@ -200,34 +199,15 @@ static void make_durable(struct name_change *change)
     free_change(change);
 }
 
-static bool rests_on_failed(const struct name_change *change)
-{
-    struct name_change *earlier;
-    TAILQ_FOREACH (earlier, &changes, link) {
-        if (earlier == change)
-            return change->failed;
-        if (earlier->failed && same_name(earlier, change))
-            return true;
-    }
-    return false;
-}
-
 void names_synced(const struct stat *folder)
 {
     for (struct name_change *change = TAILQ_FIRST(&changes), *next; change; change = next) {
         next = TAILQ_NEXT(change, link);
-        if (!concerns(change, folder) || rests_on_failed(change))
+        if (!concerns(change, folder))
             continue;
         make_durable(change);
         next = TAILQ_FIRST(&changes);
     }
-}
-
-void names_sync_failed(const struct stat *folder)
-{
-    struct name_change *change;
-    TAILQ_FOREACH (change, &changes, link)
-        change->failed |= concerns(change, folder);
 }
 
 // ---- the loss

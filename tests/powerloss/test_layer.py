@@ -140,7 +140,7 @@ try:
 except OSError:
     os.fsync(fd)
 """
-        found = self.outcomes(program, lambda: self.read("file"), fail_sync=2)
+        found = self.outcomes(program, lambda: self.read("file"), fail_sync=1)
         self.assertIn(OLD, found)
         self.assertTrue(any(data != OLD for data in found))
 
