@@ -54,13 +54,15 @@ static enum graft_status read_number(struct page_index *index, const char *name,
     return GRAFT_OK;
 }
 
-enum graft_status page_index_open(const char *path, struct metrics *metrics, struct page_index **ret_index,
+enum graft_status page_index_open(const struct page_index_settings *settings, struct page_index **ret_index,
                                   struct graft_error *err)
 {
+    struct metrics *metrics = settings->metrics;
     struct page_index *index = calloc(1, sizeof *index);
     if (!index)
         return error_set(err, GRAFT_INTERNAL, GRAFT_DETAIL_NO_MEMORY, "no memory for the page-version index");
-    enum graft_status status = rocks_open(path, &rocks_settings, families, FAMILY_COUNT, &index->rocks, err);
+    enum graft_status status =
+        rocks_open(settings->path, &rocks_settings, families, FAMILY_COUNT, &index->rocks, err);
     if (status == GRAFT_OK)
         status = read_number(index, "volume", &index->next_volume, err);
     if (status == GRAFT_OK)
@@ -68,7 +70,7 @@ enum graft_status page_index_open(const char *path, struct metrics *metrics, str
     if (status != GRAFT_OK) {
         rocks_close(index->rocks);
         free(index);
-        return error_context(err, status, "opening the page-version index in %s", path);
+        return error_context(err, status, "opening the page-version index in %s", settings->path);
     }
     index->newest = version_cache_new(NEWEST_VERSIONS_SIZE);
     if (!index->newest) {
@@ -77,6 +79,7 @@ enum graft_status page_index_open(const char *path, struct metrics *metrics, str
         return error_set(err, GRAFT_INTERNAL, GRAFT_DETAIL_NO_MEMORY, "no memory for the page-version index");
     }
     mutex_init(&index->lock, RANK_PAGE_INDEX);
+    store_fate_init(&index->fate, settings->on_fatal, settings->context);
     index->entries = metrics_counter(metrics, "graft_index_entries_total", NULL, "page versions applied");
     index->applied_commits = metrics_counter(metrics, "graft_index_commits_total", NULL, "commits applied");
     index->seeks = metrics_counter(metrics, "graft_index_seeks_total", NULL, "seeks made to resolve pages");
@@ -100,6 +103,7 @@ void page_index_close(struct page_index *index)
     }
     rocks_close(index->rocks);
     version_cache_free(index->newest);
+    store_fate_release(&index->fate);
     mutex_release(&index->lock);
     free(index);
 }

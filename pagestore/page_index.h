@@ -46,9 +46,18 @@
 struct page_index;
 struct index_volume;
 
-// `path` is made if missing. BUSY / LOCKED with the holder's pid. An index that cannot be read is moved aside by nobody:
-// the error says that it may be removed.
-enum graft_status page_index_open(const char *path, struct metrics *metrics, struct page_index **ret_index,
+struct page_index_settings {
+    const char *path; // a folder, made if missing; copied
+    struct metrics *metrics;
+    // Called once at most, by the thread that applies, when a write has failed for any reason but a full disk: the daemon
+    // ends. Whatever would write answers UNAVAILABLE from then on. May be NULL.
+    void (*on_fatal)(void *context, const struct graft_error *error);
+    void *context;
+};
+
+// BUSY / LOCKED with the holder's pid. An index that cannot be read is moved aside by nobody: the error says that it may be
+// removed.
+enum graft_status page_index_open(const struct page_index_settings *settings, struct page_index **ret_index,
                                   struct graft_error *err);
 void page_index_close(struct page_index *index); // no volume is held any more; NULL is fine
 
@@ -71,7 +80,8 @@ struct index_state index_volume_state(struct index_volume *volume);
 // Adds the commit after the last one added, to be seen once it is published. CORRUPT / CHAIN_MISMATCH if it does not continue
 // the chain, CORRUPT / BAD_MESSAGE if it is not what a metastore writes: it leaves no trace then, and what was added before
 // stays. UNAVAILABLE / BEHIND if a process ended in the middle of another commit in its place: the volume was dropped, and
-// begins anew. Any other error: what was added and not published is dropped.
+// begins anew. INTERNAL / NO_SPACE; UNAVAILABLE after a write has failed. Those and any other: what was added and not
+// published is dropped.
 enum graft_status index_volume_add(struct index_volume *volume, const Graft__Commit *commit,
                                    struct graft_error *err);
 // Applies what was added. Before the handle is given back.

@@ -120,6 +120,22 @@ static void note_unfinished(struct applying *applying)
     applying->volume->unfinished = applying->chain;
 }
 
+// What became of a write. After one that failed nobody knows what the files hold, and RocksDB has no way back that its C API
+// reaches: the daemon ends, and starts again on what is there. Only a full disk passes: RocksDB goes on once there is room.
+static enum graft_status written(struct page_index *index, enum graft_status status,
+                                 struct graft_error *error, struct graft_error *err)
+{
+    if (status == GRAFT_OK)
+        return GRAFT_OK;
+    error_context(error, status, "writing the page-version index");
+    if (error->detail == GRAFT_DETAIL_NO_SPACE)
+        return error_copy(err, error);
+    if (store_fate_seal(&index->fate, error))
+        store_fate_tell(&index->fate);
+    error->status = GRAFT_UNAVAILABLE;
+    return error_copy(err, error);
+}
+
 // Writes what the batch has. Commits that are whole are applied thereby, and seen when they are published.
 static enum graft_status flush(struct applying *applying, struct graft_error *err)
 {
@@ -128,17 +144,23 @@ static enum graft_status flush(struct applying *applying, struct graft_error *er
         put_number(applying, (struct bytes){(const uint8_t *)"segment", 7}, applying->index->next_segment);
     put_volume(applying);
     put_unfinished(applying);
-    enum graft_status status = FAILPOINT_ERROR("index.write.before", err);
-    if (status == GRAFT_OK)
-        status = rocks_write(applying->index->rocks->db, applying->index->rocks->write, applying->batch, err);
+    struct page_index *index = applying->index;
+    struct graft_error error;
+    enum graft_status status = store_fate_check(&index->fate, err);
     if (status != GRAFT_OK)
-        return error_context(err, status, "writing the page-version index");
+        return status;
+    status = FAILPOINT_ERROR("index.write.before", &error);
+    if (status == GRAFT_OK)
+        status = rocks_write(index->rocks->db, index->rocks->write, applying->batch, &error);
+    status = written(index, status, &error, err);
+    if (status != GRAFT_OK)
+        return status;
     FAILPOINT("index.write.after");
     if (applying->in_part || applying->commits > 0)
         note_unfinished(applying);
     rocksdb_writebatch_clear(applying->batch);
-    metric_add(applying->index->entries, applying->entries);
-    metric_add(applying->index->applied_commits, applying->commits);
+    metric_add(index->entries, applying->entries);
+    metric_add(index->applied_commits, applying->commits);
     applying->puts = applying->entries = applying->commits = 0;
     applying->numbered = false;
     forget_segments(applying);
@@ -276,9 +298,19 @@ static enum graft_status apply_cut(struct applying *applying, uint32_t cut, stru
     rocksdb_writebatch_wi_put_cf(batch, rocks->families[FAMILY_VOLUMES], (const char *)key, sizeof key,
                                  (const char *)applying->chain.bytes, HASH_SIZE);
     char *message = NULL;
-    FAILPOINT("index.cut");
-    rocksdb_write_writebatch_wi(rocks->db, rocks->write, batch, &message);
-    return rocks_status(err, message, "writing the page-version index");
+    struct graft_error error;
+    status = store_fate_check(&applying->index->fate, err);
+    if (status != GRAFT_OK)
+        return status;
+    status = FAILPOINT_ERROR("index.cut.before", &error);
+    if (status == GRAFT_OK) {
+        rocksdb_write_writebatch_wi(rocks->db, rocks->write, batch, &message);
+        status = rocks_status(&error, message, "writing to the database");
+    }
+    status = written(applying->index, status, &error, err);
+    if (status == GRAFT_OK)
+        FAILPOINT("index.cut.after");
+    return status;
 }
 
 static void put_commit(struct applying *applying, const struct index_state *state)
@@ -562,5 +594,15 @@ enum graft_status index_volume_drop(struct index_volume *volume, struct graft_er
                        (struct bytes){unfinished, sizeof unfinished});
     volume->has_unfinished = false;
     metric_add(index->dropped, 1);
-    return rocks_write(index->rocks->db, index->rocks->write, batch, err);
+    struct graft_error error;
+    enum graft_status status = store_fate_check(&index->fate, err);
+    if (status != GRAFT_OK)
+        return status;
+    status = FAILPOINT_ERROR("index.drop.before", &error);
+    if (status == GRAFT_OK)
+        status = rocks_write(index->rocks->db, index->rocks->write, batch, &error);
+    status = written(index, status, &error, err);
+    if (status == GRAFT_OK)
+        FAILPOINT("index.drop.after");
+    return status;
 }

@@ -9,6 +9,7 @@
 
 #include "common/base/mutex.h"
 #include "common/store/rocksdb_util.h"
+#include "common/store/store_fate.h"
 #include "pagestore/page_index.h"
 #include "pagestore/version_cache.h"
 
@@ -43,6 +44,7 @@ struct kept_place {
 
 struct page_index {
     struct rocks *rocks;
+    struct store_fate fate;
     struct mutex lock;
     struct index_volume *volumes;          // by vid, least recently used first; under lock
     unsigned idle_count;                   // of volumes nobody holds; under lock

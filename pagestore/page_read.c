@@ -24,7 +24,13 @@ enum graft_status page_reader_new(const struct page_reader_settings *settings,
         return error_set(err, GRAFT_INTERNAL, GRAFT_DETAIL_NO_MEMORY, "no memory for the page reader");
     snprintf(reader->index_path, sizeof reader->index_path, "%s", settings->index_path);
     disk_reserve_init(&reader->reserve, reader->index_path, settings->disk_reserve);
-    enum graft_status status = page_index_open(settings->index_path, settings->metrics, &reader->index, err);
+    struct page_index_settings index_settings = {
+        .path = settings->index_path,
+        .metrics = settings->metrics,
+        .on_fatal = settings->on_fatal,
+        .context = settings->context,
+    };
+    enum graft_status status = page_index_open(&index_settings, &reader->index, err);
     if (status == GRAFT_OK)
         status =
             block_cache_new(settings->store, settings->memory_cache, settings->metrics, &reader->cache, err);

@@ -26,6 +26,9 @@ struct page_reader_settings {
     uint64_t disk_reserve; // bytes: no catch-up while less is free where the index lies
     unsigned workers;
     struct metrics *metrics;
+    // Called once at most, from any thread, when the index has failed for good: the daemon ends.
+    void (*on_fatal)(void *context, const struct graft_error *error);
+    void *context;
 };
 
 enum graft_status page_reader_new(const struct page_reader_settings *settings,

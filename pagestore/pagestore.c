@@ -74,7 +74,9 @@ static enum graft_status start_uploads(struct pagestore *pagestore, struct graft
     return uploads_new(&settings, &pagestore->uploads, err);
 }
 
-static enum graft_status start_reader(struct pagestore *pagestore, struct graft_error *err)
+static enum graft_status start_reader(struct pagestore *pagestore,
+                                      void (*on_fatal)(void *context, const struct graft_error *error),
+                                      void *context, struct graft_error *err)
 {
     const struct pagestore_settings *options = pagestore->settings;
     char index_path[PATH_MAX];
@@ -91,6 +93,8 @@ static enum graft_status start_reader(struct pagestore *pagestore, struct graft_
         .disk_reserve = options->disk_reserve / 4,
         .workers = (unsigned)options->workers,
         .metrics = pagestore->metrics,
+        .on_fatal = on_fatal,
+        .context = context,
     };
     return page_reader_new(&settings, &pagestore->reader, err);
 }
@@ -114,7 +118,7 @@ enum graft_status pagestore_new(const struct pagestore_settings *settings,
     if (status == GRAFT_OK)
         status = start_uploads(pagestore, err);
     if (status == GRAFT_OK)
-        status = start_reader(pagestore, err);
+        status = start_reader(pagestore, on_fatal, context, err);
     if (status == GRAFT_OK)
         status = pool_new("calls", CALL_THREADS, CALLS_WAITING_MAX, &pagestore->calls, err);
     if (status != GRAFT_OK) {

@@ -36,7 +36,8 @@ struct pagestore {
     struct admin admin;
 };
 
-// `on_fatal` runs once, on any thread, when the store has failed for good: the daemon must end.
+// `on_fatal` runs on any thread when the store or the page-version index has failed for good, once at most for each: the
+// daemon must end.
 enum graft_status pagestore_new(const struct pagestore_settings *settings,
                                 void (*on_fatal)(void *context, const struct graft_error *error),
                                 void *context, struct pagestore **ret_pagestore, struct graft_error *err);

@@ -101,23 +101,6 @@ void objstore_fail(struct objstore_op *op, const struct graft_error *error);
 enum graft_status objstore_conflict(const struct objstore_op *op,
                                     struct graft_error *err); // the key exists, or changed
 
-// Whether the store has failed for good. Thread-safe; the first failure wins.
-struct objstore_fate {
-    struct mutex lock; // RANK_LEAF; guards error
-    atomic_bool failed;
-    struct graft_error error;
-    void (*on_fatal)(void *context, const struct graft_error *error);
-    void *context;
-};
-void objstore_fate_init(struct objstore_fate *fate, const struct objstore_settings *settings);
-void objstore_fate_release(struct objstore_fate *fate);
-// Marks the store as failed; true for the call that did. Its caller completes what is under way and then calls
-// objstore_fate_tell().
-bool objstore_fate_seal(struct objstore_fate *fate, const struct graft_error *error);
-void objstore_fate_tell(struct objstore_fate *fate);
-enum graft_status objstore_fate_check(struct objstore_fate *fate,
-                                      struct graft_error *err); // UNAVAILABLE once failed
-
 enum graft_status objstore_rocksdb_open(const char *path, const struct objstore_settings *settings,
                                         struct objstore **ret_store, struct graft_error *err);
 enum graft_status objstore_fs_open(const char *path, const struct objstore_settings *settings,

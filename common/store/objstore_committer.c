@@ -240,7 +240,7 @@ static void complete(struct outcome *outcome)
 
 static void fail_batch(struct committer *committer, unsigned count, const struct graft_error *error)
 {
-    bool first = objstore_fate_seal(&committer->store->fate, error);
+    bool first = store_fate_seal(&committer->store->fate, error);
     for (unsigned i = 0; i < count; i++) {
         struct graft_error *each = &committer->outcomes[i].error;
         error_set(each, GRAFT_UNKNOWN, error->detail, "writing the object %s: %s",
@@ -248,7 +248,7 @@ static void fail_batch(struct committer *committer, unsigned count, const struct
         complete(&committer->outcomes[i]);
     }
     if (first)
-        objstore_fate_tell(&committer->store->fate);
+        store_fate_tell(&committer->store->fate);
 }
 
 static void refuse_batch(struct committer *committer, unsigned count, const struct graft_error *error)
@@ -262,7 +262,7 @@ static void refuse_batch(struct committer *committer, unsigned count, const stru
 static void commit_batch(struct committer *committer, unsigned count)
 {
     struct graft_error error;
-    if (objstore_fate_check(&committer->store->fate, &error) != GRAFT_OK)
+    if (store_fate_check(&committer->store->fate, &error) != GRAFT_OK)
         return refuse_batch(committer, count, &error);
 
     for (unsigned i = 0; i < count; i++) {

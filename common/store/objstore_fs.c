@@ -353,12 +353,12 @@ static void run(struct job *job)
         fs_list(store, op, &result);
         break;
     }
-    bool failed_now = is_fatal(op, &result.error) && objstore_fate_seal(&store->fate, &result.error);
+    bool failed_now = is_fatal(op, &result.error) && store_fate_seal(&store->fate, &result.error);
     free_upload(op->upload);
     objstore_complete(op, &result);
     // The store is still there: closing it joins this thread first.
     if (failed_now)
-        objstore_fate_tell(&store->fate);
+        store_fate_tell(&store->fate);
 }
 
 static void fs_start(struct objstore *base, struct objstore_op *op)
@@ -366,7 +366,7 @@ static void fs_start(struct objstore *base, struct objstore_op *op)
     struct fs_store *store = (struct fs_store *)base;
     struct graft_error error;
     bool reads = op->kind == OBJSTORE_GET || op->kind == OBJSTORE_LIST;
-    enum graft_status status = objstore_fate_check(&store->fate, &error);
+    enum graft_status status = store_fate_check(&store->fate, &error);
     if (status == GRAFT_OK && op->data.size > 0)
         status = disk_reserve_take(&store->reserve, op->data.size, &error);
     op->job.run = run;
@@ -387,7 +387,7 @@ static enum graft_status fs_upload_begin(struct objstore *base, const char *key,
                                          struct objstore_upload **ret_upload, struct graft_error *err)
 {
     struct fs_store *store = (struct fs_store *)base;
-    enum graft_status status = objstore_fate_check(&store->fate, err);
+    enum graft_status status = store_fate_check(&store->fate, err);
     if (status == GRAFT_OK)
         status = disk_reserve_take(&store->reserve, 0, err);
     if (status != GRAFT_OK)
@@ -478,7 +478,7 @@ static void fs_close(struct objstore *base)
         close(store->lock_fd);
     mutex_release(&store->names);
     disk_reserve_release(&store->reserve);
-    objstore_fate_release(&store->fate);
+    store_fate_release(&store->fate);
     objstore_release(base);
     free(store->path);
     free(store);
@@ -506,7 +506,7 @@ enum graft_status objstore_fs_open(const char *path, const struct objstore_setti
     mutex_init(&store->names, RANK_OBJSTORE);
     TAILQ_INIT(&store->publishes);
     objstore_init(&store->base, &fs_backend, settings->metrics);
-    objstore_fate_init(&store->fate, settings);
+    store_fate_init(&store->fate, settings->on_fatal, settings->context);
     disk_reserve_init(&store->reserve, store->path, settings->disk_reserve);
 
     enum graft_status status = open_folders(store, err);

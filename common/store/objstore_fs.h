@@ -13,6 +13,7 @@
 
 #include "common/store/disk_reserve.h"
 #include "common/store/objstore_backend.h"
+#include "common/store/store_fate.h"
 
 #define FS_PATH_MAX 4096
 #define FS_FOLDER_MARK '@'
@@ -23,7 +24,7 @@ struct fs_store {
     struct objstore base;
     struct pool *readers;
     struct pool *writers;
-    struct objstore_fate fate;
+    struct store_fate fate;
     struct disk_reserve reserve;
     char *path;
     int lock_fd;

@@ -233,7 +233,7 @@ static void rocksdb_start(struct objstore *base, struct objstore_op *op)
 {
     struct rocksdb_store *store = (struct rocksdb_store *)base;
     struct graft_error error;
-    enum graft_status status = objstore_fate_check(&store->fate, &error);
+    enum graft_status status = store_fate_check(&store->fate, &error);
     bool grows = op->kind == OBJSTORE_CREATE || op->kind == OBJSTORE_REPLACE || op->kind == OBJSTORE_COMMIT;
     if (status == GRAFT_OK && grows)
         status = disk_reserve_take(&store->reserve, bytes_to_write(op), &error);
@@ -256,7 +256,7 @@ static void rocksdb_start(struct objstore *base, struct objstore_op *op)
 static enum graft_status write_unsynced(struct rocksdb_store *store, rocksdb_writebatch_t *batch,
                                         struct graft_error *err)
 {
-    enum graft_status status = objstore_fate_check(&store->fate, err);
+    enum graft_status status = store_fate_check(&store->fate, err);
     if (status != GRAFT_OK)
         return status;
     struct graft_error error;
@@ -266,8 +266,8 @@ static enum graft_status write_unsynced(struct rocksdb_store *store, rocksdb_wri
     FAILPOINT("parts.write.after");
     if (status == GRAFT_OK)
         return status;
-    if (objstore_fate_seal(&store->fate, &error))
-        objstore_fate_tell(&store->fate);
+    if (store_fate_seal(&store->fate, &error))
+        store_fate_tell(&store->fate);
     return error_copy(err, &error);
 }
 
@@ -302,7 +302,7 @@ static enum graft_status rocksdb_upload_begin(struct objstore *base, const char 
                                               struct objstore_upload **ret_upload, struct graft_error *err)
 {
     struct rocksdb_store *store = (struct rocksdb_store *)base;
-    enum graft_status status = objstore_fate_check(&store->fate, err);
+    enum graft_status status = store_fate_check(&store->fate, err);
     if (status == GRAFT_OK)
         status = disk_reserve_take(&store->reserve, PART_SIZE, err);
     if (status != GRAFT_OK)
@@ -368,7 +368,7 @@ static void rocksdb_upload_abort(struct objstore_upload *base)
 static enum graft_status rocksdb_checkpoint(struct objstore *base, const char *path, struct graft_error *err)
 {
     struct rocksdb_store *store = (struct rocksdb_store *)base;
-    enum graft_status status = objstore_fate_check(&store->fate, err);
+    enum graft_status status = store_fate_check(&store->fate, err);
     if (status == GRAFT_OK)
         status = disk_reserve_take(&store->reserve, rocks_settings.write_buffer_size, err);
     if (status != GRAFT_OK)
@@ -421,7 +421,7 @@ static void rocksdb_store_close(struct objstore *base)
     committer_free(store->committer);
     rocks_close(store->rocks);
     disk_reserve_release(&store->reserve);
-    objstore_fate_release(&store->fate);
+    store_fate_release(&store->fate);
     objstore_release(base);
     free(store->path);
     free(store);
@@ -447,7 +447,7 @@ enum graft_status objstore_rocksdb_open(const char *path, const struct objstore_
     store->path = strdup(path);
     CHECK(store->path);
     objstore_init(&store->base, &rocksdb_backend, settings->metrics);
-    objstore_fate_init(&store->fate, settings);
+    store_fate_init(&store->fate, settings->on_fatal, settings->context);
     disk_reserve_init(&store->reserve, store->path, settings->disk_reserve);
 
     enum graft_status status =

@@ -22,6 +22,7 @@
 #include "common/store/disk_reserve.h"
 #include "common/store/objstore_backend.h"
 #include "common/store/rocksdb_util.h"
+#include "common/store/store_fate.h"
 
 #define RECORD_FORMAT 1
 #define RECORD_HEADER_SIZE 26
@@ -58,7 +59,7 @@ struct rocksdb_store {
     struct objstore base;
     struct rocks *rocks;
     struct committer *committer;
-    struct objstore_fate fate;
+    struct store_fate fate;
     struct disk_reserve reserve;
     char *path;
 };

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A sync that fails ends the daemon whose store it was, in order and with the reason; nothing acknowledged is lost, and
+"""A sync or a write that fails ends the daemon whose store it was, in order and with the reason; nothing acknowledged is lost, and
 nothing is tried again on the file whose state nobody knows."""
 import os
 import unittest
@@ -13,13 +13,17 @@ PRELOAD = cluster.BUILD / "tests" / "lib" / "libfailing_sync.so"
 
 @unittest.skipIf(os.environ.get("GRAFT_SANITIZE", "none") != "none", "sanitizers want to be loaded first")
 class FailedSync(cluster.GraftTest):
-    def start_failing(self, daemon):
-        """Starts it again so that its syncs fail while the returned file exists."""
+    def start_failing(self, daemon, writes_to=None):
+        """Starts it again so that its syncs fail while the returned file exists, or its writes to a folder."""
         trigger = self.folder / f"{daemon.name}.fails"
         daemon.stop()
-        os.environ.update(LD_PRELOAD=str(PRELOAD), FAILING_SYNC=str(trigger))
+        variables = {"LD_PRELOAD": str(PRELOAD), "FAILING_SYNC": str(trigger)}
+        if writes_to:
+            variables["FAILING_WRITE"] = str(writes_to)
+        os.environ.update(variables)
         daemon.start()
-        del os.environ["LD_PRELOAD"], os.environ["FAILING_SYNC"]
+        for name in variables:
+            del os.environ[name]
         return trigger
 
     def expect_end(self, daemon, trigger):
@@ -66,6 +70,20 @@ class FailedSync(cluster.GraftTest):
         self.graft("push", vid, data="a")
         self.graft("pull", vid, data="b")
         self.assertEqual(self.graft("export", vid, "-", data="b"), content + content)
+
+    def test_of_the_pagestores_index(self):
+        """It is not synced: a write of it fails."""
+        content = os.urandom(20 * PAGE)
+        vid = self.graft_text("import", self.write_file("indexed", content), data="c")
+        self.graft("push", vid, data="c")
+        trigger = self.start_failing(self.cluster.pagestore, self.folder / "cache" / "index")
+        self.graft("clone", vid, data="d")
+        trigger.touch()
+        error = self.graft_json("export", vid, "-", "--deadline", "1s", data="d", code=4)["error"]
+        self.assertEqual(error["status"], "UNAVAILABLE", error)  # ask again: nothing of what is read is damaged
+        self.assertIn("page-version index", self.cluster.pagestore.log())
+        self.expect_end(self.cluster.pagestore, trigger)
+        self.assertEqual(self.graft("export", vid, "-", data="d"), content)
 
 
 if __name__ == "__main__":

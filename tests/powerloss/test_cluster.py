@@ -27,7 +27,6 @@ class Machine:
 
     opening_calls = 120  # about as many has an opening of it
     running_calls = 400
-    meets_failed_syncs = True
 
     def __init__(self, test, name):
         self.test, self.name, self.folder = test, name, test.folder
@@ -46,7 +45,7 @@ class Machine:
             return options
         if dice < 0.35:
             return {**options, "at": self.random.randint(1, self.opening_calls)}
-        if dice < 0.5 and self.meets_failed_syncs:
+        if dice < 0.5:
             return {**options, "at": 3 * self.running_calls, "fail_sync": self.random.randint(1, self.opening_calls)}
         return {**options, "at": self.random.randint(self.opening_calls, self.running_calls)}
 
@@ -213,8 +212,6 @@ class ClusterTest(unittest.TestCase):
                                                     "--metastore", self.metastore.daemon.url()], {"--listen": "listen"})
         self.pagestore.wait_until_ready()
         self.writers = [Writer(self, name) for name in ("first", "second")]
-        # Its index serves no more reads then, until it is started again; here nobody would.
-        self.pagestore.meets_failed_syncs = False
         self.machines = [self.metastore, self.pagestore, *self.writers]
         self.addCleanup(self.end)
         self.witness = None

@@ -192,7 +192,8 @@ static void setup(void)
     cond_init(&fixture.changed);
     snprintf(path, sizeof path, "%s/index", fixture.folder);
     disk_reserve_init(&fixture.reserve, fixture.folder, 0);
-    cr_assert_eq(page_index_open(path, fixture.metrics, &fixture.index, &err), GRAFT_OK, "%s", err.message);
+    struct page_index_settings index_settings = {.path = path, .metrics = fixture.metrics};
+    cr_assert_eq(page_index_open(&index_settings, &fixture.index, &err), GRAFT_OK, "%s", err.message);
     cr_assert_eq(page_index_volume(fixture.index, &fixture.vid, &fixture.volume, &err), GRAFT_OK);
     struct http_server_settings settings = {.listen = "127.0.0.1:0",
                                             .routes = routes,

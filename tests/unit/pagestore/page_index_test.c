@@ -142,7 +142,8 @@ static struct page_index *open_index_with(const char *folder, struct metrics *me
     struct page_index *index;
     struct graft_error err;
     snprintf(path, sizeof path, "%s/index", folder);
-    cr_assert_eq(page_index_open(path, metrics, &index, &err), GRAFT_OK, "%s", err.message);
+    struct page_index_settings settings = {.path = path, .metrics = metrics};
+    cr_assert_eq(page_index_open(&settings, &index, &err), GRAFT_OK, "%s", err.message);
     return index;
 }
 
