@@ -55,20 +55,6 @@ static void on_signal(int number)
 
 // ---- operations ---------------------------------------------------------------------------------
 
-// What an error says of the operation that got it: not done, or nobody knows.
-static const char *event_of(const struct graft_error *err)
-{
-    switch (err->status) {
-    case GRAFT_UNAVAILABLE:
-    case GRAFT_UNKNOWN:
-    case GRAFT_CANCELLED:
-    case GRAFT_INTERNAL:
-        return "info";
-    default:
-        return "fail";
-    }
-}
-
 static void note_failure(struct sim *sim, const struct graft_error *err)
 {
     sim->offline = err->status == GRAFT_UNAVAILABLE;
@@ -93,7 +79,7 @@ static enum graft_status complete(struct sim *sim, const char *op, uint64_t id, 
 {
     struct line line;
 
-    line_begin(&line, status == GRAFT_OK ? "ok" : event_of(err), op, id);
+    line_begin(&line, line_event_of(status), op, id);
     if (sim->volume)
         line_add_state(&line, sim->volume);
     if (status != GRAFT_OK) {
@@ -156,7 +142,7 @@ static enum graft_status do_commit(struct sim *sim, author_fn *author, struct gr
     status = graft_writer_commit(change.writer, &lsn, err);
     if (status == GRAFT_OK)
         sim->author.entered = sim->author.entering;
-    line_begin(&line, status == GRAFT_OK ? "ok" : event_of(err), "commit", id);
+    line_begin(&line, line_event_of(status), "commit", id);
     line_add(&line, ",\"lsn\":%llu", (unsigned long long)lsn);
     line_add_state(&line, sim->volume);
     if (status != GRAFT_OK) {
@@ -257,7 +243,7 @@ static enum graft_status do_read(struct sim *sim, bool past, struct graft_error 
         CHECK(count <= SIM_PAGES_MAX);
         status = read_range(snapshot, first, count, pages, sizes, err);
     }
-    line_begin(&line, status == GRAFT_OK ? "ok" : event_of(err), op, id);
+    line_begin(&line, line_event_of(status), op, id);
     line_add_vid(&line, &sim->volume->source.vid);
     if (status == GRAFT_OK) {
         line_add(&line, ",\"local\":%llu,\"remote\":%llu,\"count\":%u",

@@ -43,6 +43,11 @@ void recorder_open(const char *path, const char *client)
     if (recorder.fd < 0)
         give_up(path);
     recorder.run = now_ns();
+    recorder_speak_for(client);
+}
+
+void recorder_speak_for(const char *client)
+{
     snprintf(recorder.client, sizeof recorder.client, "%s", client);
 }
 
@@ -82,10 +87,13 @@ void line_add_hex(struct line *line, const char *key, const void *bytes, size_t 
 
 struct hex32 hex32(const void *bytes)
 {
-    struct hex32 hex;
+    static const char digits[] = "0123456789abcdef";
+    struct hex32 hex = {.text = ""};
 
-    for (size_t i = 0; i < 16; i++)
-        snprintf(hex.text + 2 * i, 3, "%02x", ((const uint8_t *)bytes)[i]);
+    for (size_t i = 0; i < 16; i++) {
+        hex.text[2 * i] = digits[((const uint8_t *)bytes)[i] >> 4];
+        hex.text[2 * i + 1] = digits[((const uint8_t *)bytes)[i] & 15];
+    }
     return hex;
 }
 
@@ -125,6 +133,21 @@ void line_write(struct line *line)
     if (write(recorder.fd, text.data, text.size) != (ssize_t)text.size)
         give_up("writing the history");
     buffer_release(&line->text);
+}
+
+const char *line_event_of(enum graft_status status)
+{
+    switch (status) {
+    case GRAFT_OK:
+        return "ok";
+    case GRAFT_UNAVAILABLE:
+    case GRAFT_UNKNOWN:
+    case GRAFT_CANCELLED:
+    case GRAFT_INTERNAL:
+        return "info";
+    default:
+        return "fail";
+    }
 }
 
 struct landed recorder_landed(void)

@@ -16,10 +16,12 @@
 #include "client/client.h"
 #include "common/base/buffer.h"
 
-#define LINE_SIZE_MAX (256u * 1024)
+#define LINE_SIZE_MAX (1024u * 1024)
 
 // Opens the file for the rest of the process. Exits if that fails.
 void recorder_open(const char *path, const char *client);
+// Whose the lines are from now on; for a process that has several data directories, and works on one at a time.
+void recorder_speak_for(const char *client);
 
 struct line {
     struct buffer text;
@@ -33,6 +35,8 @@ void line_add_hex(struct line *line, const char *key, const void *bytes, size_t 
 void line_add_state(struct line *line, struct graft_volume *volume);
 void line_add_error(struct line *line, const struct graft_error *err);
 void line_write(struct line *line); // and frees it
+// What an error says of the operation that got it: not done (fail), or nobody knows (info).
+const char *line_event_of(enum graft_status status);
 
 struct hex32 {
     char text[33];

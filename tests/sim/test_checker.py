@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The checker against histories that are made up: a clean one passes, each single lie in it is named."""
+import copy
 import json
 import os
 import random
@@ -12,11 +13,11 @@ import cluster
 import history
 import wire
 from history.events import tell
-from history.hashes import NO_CHAIN, blank, chain, digest, hash128
+from history.hashes import NO_CHAIN, blank, chain, digest, fork_digest, fork_token, hash128
 from history.remote import Commit, Volume
 
 PAGE_SIZE = 1024
-VID = wire.gid(wire.VOLUME)
+VID, FORK = wire.gid(wire.VOLUME), wire.gid(wire.VOLUME)
 CID = wire.gid(0x83)
 
 
@@ -169,6 +170,7 @@ def bytes_of(*what):
 class CheckerTest(unittest.TestCase):
     def setUp(self):
         """Two clients, conflicts, a truncation, a crash or two."""
+        self.others = {}
         self.world = world = World()
         self.a, self.b = a, b = Client(world, "a"), Client(world, "b")
         for sequence in range(3):
@@ -200,8 +202,43 @@ class CheckerTest(unittest.TestCase):
 
     def judged(self):
         report = history.Report()
-        history.judge(tell(self.world.lines), {VID: self.world.volume}, report)
+        history.judge(tell(self.world.lines), {VID: self.world.volume, **self.others}, report)
         return report
+
+    def fork(self, told=True):
+        """a's, of what it has, with a local commit that was not pushed."""
+        a, volume = self.a, self.world.volume
+        a.commit({2: bytes_of("unpushed")})
+        origin, base = volume.commits[a.remote], a.remote
+        token = fork_token(VID, base, origin.chain, FORK, 1)
+        runs = wire.page_set(*((page, 1) for page in sorted(self.world.states[base])))
+        references = [(wire.gid(wire.SEGMENT), VID, runs)]
+        content = fork_digest(references)
+        self.copy = Commit({1: [FORK], 2: [1], 3: [0], 4: [NO_CHAIN], 5: [token], 6: [content], 7: [b""],
+                            8: [self.world.counts[base]], 9: [0],
+                            11: [wire.encode(dict(enumerate(reference, 1))) for reference in references],
+                            12: [chain(NO_CHAIN, FORK, 1, token, content, self.world.counts[base])]})
+        self.others[FORK] = Volume(FORK, 1, PAGE_SIZE, True)
+        self.others[FORK].commits[1] = self.copy
+        id = a.invoke("fork")
+        if told:
+            self.world.line(a, "ok", "fork", id, **a.state(), fork=wire.gid_text(FORK))
+        else:
+            a.open()
+        self.forked = {"vid": wire.gid_text(FORK), "local": 2, "mapped": 1, "remote": 1, "count": a.count}
+        id = a.invoke("open", vid=self.forked["vid"])
+        self.opened = self.world.line(a, "ok", "open", id, **{**self.forked, "status": "ok"})
+        read = a.read()
+        read.update(self.forked)
+        self.world.find(op="read", e="invoke")["vid"] = self.forked["vid"]
+        return read
+
+    def delete(self, completed=True):
+        id = self.a.invoke("delete")
+        if completed:
+            self.world.line(self.a, "ok", "delete", id)
+        self.world.volume.deleted, self.world.volume.commits = True, {}
+        self.world.volume.head += 1
 
     def expect(self, *names):
         report = self.judged()
@@ -364,6 +401,79 @@ class CheckerTest(unittest.TestCase):
         self.a.push_state, self.a.mapped, self.a.remote = {}, self.a.local, self.world.volume.head
         self.a.open()
         self.expect()
+
+    def test_a_fork(self):
+        self.fork()
+        self.expect()
+
+    def test_a_fork_of_which_the_process_was_never_told(self):
+        self.fork(told=False)
+        self.expect()
+
+    def test_a_fork_without_what_was_unpushed(self):
+        read = self.fork()
+        self.opened.update(local=1)
+        self.world.lines.remove(read)
+        self.expect("lost local commit")
+
+    def test_a_fork_that_reads_otherwise_than_its_origin(self):
+        read = self.fork()
+        read["pages"][2][2] = "00" * 16
+        self.expect("wrong bytes")
+
+    def test_a_fork_by_somebody_else(self):
+        self.fork()
+        self.copy.token = os.urandom(16)
+        self.copy.chain = chain(NO_CHAIN, FORK, 1, self.copy.token, self.copy.digest, self.copy.page_count)
+        self.assertLessEqual({"lost acknowledgement", "token that nobody sent"}, self.judged().names())
+
+    def test_a_fork_of_other_pages(self):
+        self.fork()
+        self.copy.references[0][3] = [wire.page_set((1, 1))]
+        self.expect("wrong content", "wrong digest")
+
+    def test_a_volume_new_here_with_a_commit_of_nobody(self):
+        self.fork()
+        self.world.lines = [line for line in self.world.lines if line["op"] != "fork"]
+        self.assertIn("local commit that nobody made", self.judged().names())
+
+    def test_a_deleted_volume(self):
+        self.delete()
+        self.expect()
+
+    def test_a_volume_that_may_have_been_deleted(self):
+        self.delete(completed=False)
+        self.expect()
+
+    def test_a_volume_that_nobody_deleted(self):
+        self.delete()
+        self.world.lines = [line for line in self.world.lines if line["op"] != "delete"]
+        self.expect("volume lost")
+
+    def test_a_deleted_volume_came_back(self):
+        volume = copy.copy(self.world.volume)
+        self.delete()
+        self.world.volume = volume
+        self.expect("deleted volume came back")
+
+    def test_a_volume_ends_below_what_was_acknowledged(self):
+        self.delete()
+        self.world.volume.head -= 1
+        self.expect("lost acknowledgement")
+
+    def test_a_clone_that_is_behind(self):
+        Client(self.world, "clone")
+        opened = self.world.find(c="clone", op="open", e="ok")
+        opened.update(local=1, mapped=1, remote=self.world.volume.head)
+        self.expect()
+        opened["remote"] -= 1
+        self.expect("stale read")
+
+    def test_a_reset_that_is_behind(self):
+        reset = self.world.find(op="reset", e="ok")
+        acknowledged = [line for line in self.world.lines[:self.world.lines.index(reset)] if line["op"] == "settle"]
+        reset["remote"] = acknowledged[-1]["lsn"] - 1
+        self.expect("stale read")
 
     def test_the_bank(self):
         read = self.world.find(c="b", op="read", e="ok")

@@ -85,16 +85,6 @@ void ledger_done(struct step *step, const char *text)
     snprintf(step->text, sizeof step->text, "%s", text);
 }
 
-void ledger_note(const char *format, ...)
-{
-    char line[256];
-    va_list arguments;
-    va_start(arguments, format);
-    int size = vsnprintf(line, sizeof line, format, arguments);
-    va_end(arguments);
-    append(line, size);
-}
-
 void ledger_fail(int code, const char *format, ...)
 {
     va_list arguments;

@@ -31,9 +31,6 @@ void ledger_done(struct step *step, const char *text);
 const struct step *ledger_peek(void);
 // True once: the step that comes next is the first one that an earlier process left undone.
 bool ledger_resuming(void);
-// A line that is no step's.
-void ledger_note(const char *format, ...) __attribute__((format(printf, 1, 2)));
-
 // Ends the process with a message.
 void ledger_fail(int code, const char *format, ...) __attribute__((format(printf, 2, 3), noreturn));
 

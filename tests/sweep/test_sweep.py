@@ -3,14 +3,14 @@
 """The sweep: every failpoint, in every process that passes it, at its first, second and third time.
 
 The process ends there (and, where the place can fail, fails there once), is started again without the failpoint, and the
-workload goes on to its end. Then all that was acknowledged must be there, each push exactly once, and nothing else.
+workload goes on to its end. Then the checker of tests/sim/history holds all that its clients did against the metastore's log
+and the pagestore's pages: what was acknowledged must be there, each push exactly once, and nothing else.
 
     test_sweep.py [NAME…]     only these failpoints
 
 GRAFT_TEST_SEED repeats a run's seed, GRAFT_TEST_LANES says how many clusters work side by side.
 """
 import collections
-import hashlib
 import http.client
 import multiprocessing
 import os
@@ -24,7 +24,10 @@ import time
 import traceback
 
 import cluster
+import history
 import wire
+from history.events import tell
+from history.hashes import digest
 
 WORKER = cluster.BUILD / "tests/sweep/sweep-worker"
 DAEMONS = {"graft-metastore": "metastore", "graft-pagestore": "pagestore"}
@@ -34,6 +37,7 @@ RESTARTS_MAX = 4
 LANES = int(os.environ.get("GRAFT_TEST_LANES", os.cpu_count() + 1))
 SEED = int(os.environ.get("GRAFT_TEST_SEED", int.from_bytes(os.urandom(4), "big")))
 HISTORY_COMMITS = HITS * 256  # so many summaries of the lowest level
+SNAPSHOTS = 3  # of each volume are read through the pagestore at the end
 # A script with all that it takes and the programs in which it may be interrupted; the cheapest comes first.
 SCRIPTS = {"objects": ["sweep-worker"], "sync": ["sweep-worker", *DAEMONS], "large": ["sweep-worker", *DAEMONS],
            "history": ["graft-metastore"], "missing": ["graft-pagestore"]}
@@ -80,17 +84,17 @@ class Lane:
         self.runs += 1
         folder = self.folder / f"run-{self.runs}"
         folder.mkdir()
-        self.run_spec, self.report, self.tokens = run, report, {}
+        self.run_spec, self.report = run, report
         self.ended = False  # the daemon in question, at its failpoint
         if run.program in DAEMONS:
             self.arm_daemon(run)
         if run.script == "history":
-            expected = self.history()
+            events = self.history()
         else:
-            expected = self.missing(folder) if run.script == "missing" else self.work(run, folder)
+            events = self.missing(run, folder) if run.script == "missing" else self.work(run, folder)
         if run.program in DAEMONS:
             self.await_end(run)
-        self.check_log(expected)
+        self.check(events)
         if not self.fired():
             raise Failure("it never fired")
 
@@ -126,9 +130,8 @@ class Lane:
             self.ended = True
 
     def work(self, run, folder):
-        """Runs the workload to its end; what it expects of the servers."""
-        ledger = folder / "ledger"
-        command = [WORKER, run.script, folder, ledger, self.cluster.metastore.url(), self.cluster.pagestore.url(), str(SEED)]
+        """Runs the workload to its end; what its clients did."""
+        command = [WORKER, run.script, folder, self.cluster.metastore.url(), self.cluster.pagestore.url(), str(SEED)]
         with armed(run if run.program == "sweep-worker" else None, self.report if run.program in ("sweep-worker", None) else None):
             worker = start_worker(command)
         starts = 1
@@ -149,37 +152,38 @@ class Lane:
                 raise Failure(f"the workload ended with {worker.returncode} (start {starts - 1}): {errors[-1500:]}")
             with armed(None, None):
                 worker = start_worker(command)
-        return [line.split()[1:] for line in ledger.read_text().splitlines() if line.startswith("expect ")]
+        history_file = folder / "history.jsonl"
+        return history.load([history_file] if history_file.exists() else [])  # a script may have no client
 
     def history(self):
         """Hundreds of commits without pages, and a few forks, each sent until it is answered."""
         caller = wire.Caller(self.cluster.metastore)
         vid = wire.gid(wire.VOLUME)
-        head = self.insist(caller, "create_volume", {1: vid, 2: 4096, 3: 1})
-        chain, tokens = bytes(16), []
-        for lsn in range(1, HISTORY_COMMITS + 1):
-            token = hashlib.blake2b(b"%d %s %d" % (SEED, vid, lsn), digest_size=16).digest()
-            head = self.insist(caller, "commit", {1: vid, 2: lsn - 1, 3: chain, 4: token, 5: token[::-1], 6: wire.gid(0x83)})
+        lines = Lines("wire", vid)
+        self.insist(caller, "create_volume", {1: vid, 2: 4096, 3: 1})
+        chain = bytes(16)
+        for base in range(HISTORY_COMMITS):
+            token, content = os.urandom(16), digest(vid, base, 0, 0, {})
+            lines.add("note", "begin", token=token.hex(), base=base, cut=0, pushes=0)
+            lines.add("note", "send", token=token.hex(), digest=content.hex(), base=base, cut=0, pushes=0)
+            head = self.insist(caller, "commit", {1: vid, 2: base, 3: chain, 4: token, 5: content, 6: wire.gid(0x83)})
             snapshot = wire.decode(head[1][0])
-            if snapshot[2][0] != lsn:
-                raise Failure(f"commit {lsn} landed as {snapshot[2][0]}")
+            lines.add("note", "settle", token=token.hex(), lsn=snapshot[2][0])
             chain = snapshot[4][0]
-            tokens.append(token)
-        forks = [wire.gid(wire.VOLUME) for _ in range(HITS)]
-        for fork in forks:
+        for number in range(1, HITS + 1):
+            fork = wire.gid(wire.VOLUME)
+            lines.add("invoke", "fork", number)
             self.insist(caller, "fork", {1: vid, 2: HISTORY_COMMITS, 3: chain, 4: fork})
+            lines.add("ok", "fork", number, fork=wire.gid_text(fork))
         caller.close()
-        self.tokens[vid] = tokens
-        return [[wire.gid_text(vid), str(HISTORY_COMMITS), "0", "0"], *([wire.gid_text(fork), "1", "0", "0"] for fork in forks)]
+        return tell(lines.lines)
 
-    def missing(self, folder):
+    def missing(self, run, folder):
         """Reads of pages whose segment is away for a while: damaged, never other bytes, and well again after it."""
-        segments, data = self.folder / "segments", folder / "data"
-        data.write_bytes(os.urandom(3 * 4096))
+        segments = self.folder / "segments"
         before = set(segments.rglob("*"))
-        environment = self.cluster.environment(folder / "client")
-        vid = subprocess.run([cluster.CLI, "import", data], env=environment, capture_output=True, check=True).stdout.decode().strip()
-        subprocess.run([cluster.CLI, "push", vid], env=environment, capture_output=True, check=True)
+        events = self.work(run, folder)
+        vid, = map(wire.gid_text, events.vids())
         ours = {path: folder / path.name for path in set(segments.rglob("*")) - before if path.is_file()}
         head = wire.Caller(self.cluster.metastore).head(wire.gid_bytes(vid))
         for path, away in ours.items():
@@ -189,7 +193,7 @@ class Lane:
         for path, away in ours.items():
             away.rename(path)
         self.expect_pages(vid, head, wire.PAGE_STORED)
-        return [[vid, str(head[2]), str(head[3]), "0"]]
+        return events
 
     def expect_pages(self, vid, head, state):
         caller = wire.Caller(self.cluster.pagestore)
@@ -230,35 +234,31 @@ class Lane:
             if time.monotonic() > deadline:
                 raise Failure(f"{name}: {problem}")
 
-    def check_log(self, expected):
-        """By the metastore's own log: each push once, dense, nothing else; and no volume that nobody made."""
+    def check(self, events):
+        """By the checker; and the metastore lists the volumes that it must, and no other."""
+        report = history.check(events, self.cluster, snapshots=SNAPSHOTS)
         caller = wire.Caller(self.cluster.metastore)
-        live = set()
-        for vid, commits, page_count, deleted in expected:
-            binary = wire.gid_bytes(vid)
-            if deleted == "1":
-                continue
-            live.add(binary)
-            log = caller.commits(binary, 1)
-            lsns = [commit[LSN][0] for commit in log]
-            if lsns != list(range(1, int(commits) + 1)):
-                raise Failure(f"{vid}: the log holds {lsns}, and {commits} commits were acknowledged")
-            if binary in self.tokens and [commit[TOKEN][0] for commit in log] != self.tokens[binary]:
-                raise Failure(f"{vid}: the log holds other tokens than were acknowledged")
-            if len({commit[TOKEN][0] for commit in log}) != len(log):
-                raise Failure(f"{vid}: a token landed twice")
-            if log and log[-1].get(PAGE_COUNT, [0])[0] != int(page_count):
-                raise Failure(f"{vid}: the log ends with {log[-1].get(PAGE_COUNT)} pages, not {page_count}")
         found = {wire.decode(head)[1][0] for head in caller.post(
             "list_volumes", {1: self.last_volume} if self.last_volume else {}).message.get(1, [])}
         caller.close()
-        if found != live:
-            raise Failure(f"volumes {[wire.gid_text(vid) for vid in found ^ live]} are not what was acknowledged")
         self.last_volume = max([self.last_volume, *found])
+        if report.anomalies:
+            raise Failure(str(report))
+        pushed = {token.vid for token in events.tokens.values() if token.settled} | events.forks.keys()
+        if found != pushed - events.deletions.keys():
+            raise Failure(f"volumes {[wire.gid_text(vid) for vid in found ^ (pushed - events.deletions.keys())]} are not what "
+                          "was acknowledged")
 
 
-# Fields of a Commit (proto/graft.proto).
-LSN, TOKEN, PAGE_COUNT = 2, 5, 8
+class Lines:
+    """The lines of a client that has no replica (tests/sim/recorder.h)."""
+
+    def __init__(self, client, vid):
+        self.lines, self.client, self.vid = [], client, wire.gid_text(vid)
+
+    def add(self, event, op, number=0, **fields):
+        self.lines.append({"t": time.monotonic_ns(), "c": self.client, "r": 1, "i": number, "e": event, "op": op,
+                           "vid": self.vid, **fields})
 
 
 class armed:

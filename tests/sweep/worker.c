@@ -2,19 +2,21 @@
 //
 // A workload for the sweep over failpoints:
 //
-//     worker SCRIPT FOLDER LEDGER METASTORE PAGESTORE SEED
+//     worker SCRIPT FOLDER METASTORE PAGESTORE SEED
 //
 // does the steps of a script and exits 0; killed anywhere and started again it goes on where it was, and ends the same way.
-// Each script passes each failpoint that it is for at least three times in each process that it concerns.
+// In the folder lie the clients' data directories, the ledger and the history. Each script passes each failpoint that it is for at least three times in each process that it concerns.
 //
 //     sync     two clients and fresh copies: commits, pushes, pulls, conflicts, cuts, resets, deletions
 //     large    commits larger than a writer's memory, pulls of many pages, uploads with segments of their own
+//     missing  one push, whose segment the test takes away
 //     objects  both object stores by themselves, with what nobody else does yet: replacing, removing, aborting
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "common/base/random.h"
+#include "tests/sweep/journal.h"
 #include "tests/sweep/ledger.h"
 #include "tests/sweep/objects.h"
 #include "tests/sweep/steps.h"
@@ -109,7 +111,7 @@ static void large_script(void)
     step_commit(A, 1, KEEP_ALL, 1, 1);
     step_push(A, 1);
     step_clone(B, 1);
-    step_commit(A, 1, KEEP_ALL, 1, PAGES_MAX);
+    step_commit(A, 1, KEEP_ALL, 1, JOURNAL_PAGES_MAX);
     step_push(A, 1);
     step_pull(B, 1);
     steps_close();
@@ -118,22 +120,40 @@ static void large_script(void)
     step_read(B, 1);
 }
 
+static void missing_script(void)
+{
+    step_create(A, 0, 4096);
+    step_commit(A, 0, KEEP_ALL, 1, 3);
+    step_push(A, 0);
+}
+
+static void open_records(const char *folder)
+{
+    char path[4096];
+    snprintf(path, sizeof path, "%s/history.jsonl", folder);
+    journal_open(path);
+    snprintf(path, sizeof path, "%s/ledger", folder);
+    ledger_open(path);
+}
+
 int main(int argc, char **argv)
 {
-    if (argc != 7) {
-        fprintf(stderr, "usage: worker SCRIPT FOLDER LEDGER METASTORE PAGESTORE SEED\n");
+    if (argc != 6) {
+        fprintf(stderr, "usage: worker SCRIPT FOLDER METASTORE PAGESTORE SEED\n");
         return 2;
     }
     struct steps_settings settings = {
-        .folder = argv[2], .metastore = argv[4], .pagestore = argv[5], .seed = strtoull(argv[6], NULL, 10)};
+        .folder = argv[2], .metastore = argv[3], .pagestore = argv[4], .seed = strtoull(argv[5], NULL, 10)};
     struct rng rng;
     rng_seed(&rng, settings.seed);
-    ledger_open(argv[3]);
+    open_records(settings.folder);
     steps_begin(&settings);
     if (strcmp(argv[1], "sync") == 0) {
         sync_script(&rng);
     } else if (strcmp(argv[1], "large") == 0) {
         large_script();
+    } else if (strcmp(argv[1], "missing") == 0) {
+        missing_script();
     } else if (strcmp(argv[1], "objects") == 0) {
         objects_script(argv[2], &rng);
     } else {
@@ -141,6 +161,5 @@ int main(int argc, char **argv)
         return 2;
     }
     steps_close();
-    steps_expect();
     return 0;
 }

@@ -6,17 +6,18 @@
 """
 from history.events import load
 from history.judge import judge
-from history.remote import examine, fetch
+from history.remote import SNAPSHOTS, examine, fetch
 from history.report import Report
 
 __all__ = ["Report", "check", "judge", "load"]
 
 
-def check(events, cluster, allow=(), every_segment=True):
+def check(events, cluster, allow=(), every_segment=True, snapshots=SNAPSHOTS):
     """Judges `events` against the servers of `cluster`, which must be serving. `allow`: names of anomalies to leave out,
-    for scenarios that make them (status corrupt after a restore)."""
+    for scenarios that make them (status corrupt after a restore). `snapshots`: how many of each volume are read whole
+    through the pagestore, the head among them."""
     report = Report(allow)
     volumes = fetch(cluster, events.vids(), report)
     pages = judge(events, volumes, report)
-    examine(cluster, volumes, pages, report, every_segment)
+    examine(cluster, volumes, pages, report, every_segment, snapshots)
     return report

@@ -2,16 +2,19 @@
 """What clients did, from the lines that they wrote (tests/sim/recorder.h).
 
 A client works on one thread, so its lines are its story, in order: an operation is invoked, notes say what its push does
-meanwhile, it completes, or the process dies and the next one opens the volume. Followed here:
+meanwhile, it completes, or the process dies and the next one opens its volumes. Followed here:
 
     Token     a push: what it was to carry, when it was sent, what the client was told
     Replica   one data directory's volume: which local LSN was made by what. Each opening is held against it.
+    Fork      a volume that began as a snapshot of another, and what of the other's unpushed commits it took along
     Read      what was read of which snapshot
-    Pull      how far a client had come when a pull was done
+    Pull      how far a client had come when it had asked the servers
+    Deletion  when the end of a volume was asked for, and acknowledged
 
 Whatever is impossible by the client's own words is an anomaly here already; judge.py does the rest.
 """
 import collections
+import copy
 import json
 
 import wire
@@ -52,6 +55,22 @@ class Remote:
         self.lsn = lsn
 
 
+def roll_up(replica, first, last):
+    """The local commits (first, last] as one: a Commit; None: not all are known."""
+    commits = [replica.made.get(lsn) for lsn in range(first + 1, last + 1)]
+    if not commits or not all(isinstance(commit, Commit) for commit in commits):
+        return None
+    whole = copy.copy(commits[-1])
+    whole.base, whole.cut, whole.writes = commits[0].base, min(commit.cut for commit in commits), {}
+    for commit in commits:
+        for page in [page for page in whole.writes if page > commit.cut]:
+            del whole.writes[page]
+        whole.writes.update(commit.writes)
+    return whole
+
+
+Fork = collections.namedtuple("Fork", "origin base commit")  # VID, the servers' LSN there, what it took along or None
+Deletion = collections.namedtuple("Deletion", "invoked completed")
 Read = collections.namedtuple("Read", "replica time local remote count pages total opening ledger")
 Past = collections.namedtuple("Past", "replica time remote count pages")
 Pull = collections.namedtuple("Pull", "replica invoked completed remote")
@@ -62,7 +81,7 @@ class Replica:
         self.client, self.vid = client, vid
         self.opened = False
         self.syncing = False  # in the background
-        self.local = self.remote = 0
+        self.local = self.mapped = self.remote = 0
         self.made = {}        # local LSN: Commit or Remote
         self.token = None     # of the push under way
         self.rejected = None  # the last Token that was rejected and not yet reset
@@ -75,12 +94,17 @@ class Replica:
 class History:
     def __init__(self):
         self.tokens, self.replicas = {}, {}
+        self.forgotten = []   # replicas that are no more
+        self.forks, self.deletions = {}, {}  # by VID
         self.reads, self.pasts, self.pulls = [], [], []
         self.anomalies = []
         self.figures = collections.Counter()
 
     def vids(self):
-        return sorted({replica.vid for replica in self.replicas.values()})
+        return sorted({replica.vid for replica in self.every_replica()} | self.forks.keys())
+
+    def every_replica(self):
+        return [*self.replicas.values(), *self.forgotten]
 
     def add(self, name, text):
         assert name in NAMED, name
@@ -92,8 +116,11 @@ class Story:
 
     def __init__(self, history, client):
         self.history, self.client = history, client
+        self.process = None
         self.current = None  # the invocation of the operation that has no answer yet
-        self.left = None     # the one that the process before died in
+        self.left = {}       # by volume: the one that a process died in
+        self.asked = {}      # by volume: when it was first asked for
+        self.forking = None  # the replica of which a fork may have come to be
 
     def replica(self, line):
         vid = wire.gid_bytes(line["vid"])
@@ -103,30 +130,47 @@ class Story:
         return self.history.replicas[key]
 
     def tell(self, line):
-        figures = self.history.figures
+        if line["r"] != self.process:
+            self.begin_process(line["r"])
         if line["e"] == "invoke":
-            figures["operations"] += 1
-            if line["op"] == "open":
-                if not self.current or self.current["op"] != "open":  # an opening that was cut short did nothing
-                    self.left = self.current
-                figures["runs"] += 1
-                figures["interrupted_operations"] += self.left is not None
-            self.current = line
-            return
-        if line["e"] == "note":
+            self.invoke(line)
+        elif line["e"] == "note":
             getattr(self, "note_" + line["op"])(self.replica(line), line)
-            return
+        else:
+            self.complete(line)
+
+    def begin_process(self, process):
+        left, self.process, self.current = self.current, process, None
+        self.history.figures["runs"] += 1
+        if left and left["op"] != "open":  # an opening that was cut short did nothing
+            self.left[left.get("vid")] = left
+            self.history.figures["interrupted_operations"] += 1
+
+    def invoke(self, line):
+        self.history.figures["operations"] += 1
+        self.current = line
+        if line["op"] == "open":
+            self.asked.setdefault(line.get("vid"), line["t"])
+        elif line["op"] == "fork":
+            self.forking = self.replica(line)
+        elif line["op"] == "delete":
+            self.history.deletions.setdefault(wire.gid_bytes(line["vid"]), Deletion(line["t"], None))
+
+    def complete(self, line):
         invoked, self.current = self.current, None
         assert invoked and invoked["i"] == line["i"] and invoked["op"] == line["op"], f"not a history: {line}"
-        figures[f"{line['op']}_{line['e']}"] += 1
+        self.history.figures[f"{line['op']}_{line['e']}"] += 1
+        # Who gave up with a store that failed did not learn whether it was done: opening it will tell.
+        if line["e"] == "info" and (line["op"] == "commit" or line.get("error") == "INTERNAL"):
+            self.current = invoked
         if "vid" not in line:  # it could not even be opened
-            self.current = self.left if line["op"] == "open" else invoked
             if line.get("error") == "CORRUPT":
                 self.history.add("corruption reported", f"{self.client}, {line['op']}: {line['message']}")
             return
         replica = self.replica(line)
         if line.get("error") == "CORRUPT":
             self.history.add("corruption reported", f"{replica.name}, {line['op']}: {line['message']}")
+        replica.mapped = line.get("mapped", replica.mapped)
         getattr(self, "end_" + line["op"])(replica, invoked, line)
 
     # ---- notes
@@ -181,16 +225,12 @@ class Story:
 
     def end_open(self, replica, invoked, line):
         if line["e"] != "ok":
-            self.current = self.left
             return
-        left = self.left
-        if not replica.opened:
-            replica.opened = True
-            replica.local, replica.remote = line["local"], line["remote"]
-            if line["local"] > 0:
-                replica.made[line["local"]] = Remote(line["remote"])
-        else:
+        left = self.left.pop(line["vid"], None)
+        if replica.opened:
             self.reopened(replica, line, left)
+        else:
+            self.opened_first(replica, invoked, line)
         pushing = "token" in line and bytes.fromhex(line["token"])
         token = replica.token
         if pushing and (not token or token.token != pushing):  # chosen, but the process died before it could say so
@@ -200,6 +240,25 @@ class Story:
         elif token and not pushing:
             self.follow_up(replica, token, left, line)
         replica.syncing = False
+
+    def opened_first(self, replica, invoked, line):
+        """A volume that was made here, a clone, or a fork, whether somebody was told of it or not."""
+        replica.opened = True
+        replica.local, replica.remote = line["local"], line["remote"]
+        if self.forking and replica.vid not in self.history.forks:
+            self.forked(self.forking, replica.vid)
+        fork = self.history.forks.get(replica.vid)
+        if line["mapped"] > 0:
+            replica.made[line["mapped"]] = Remote(line["remote"])
+        if fork and fork.commit and line["local"] == line["mapped"] + 1:
+            replica.made[line["local"]] = fork.commit
+        elif fork and fork.commit:
+            self.history.add("lost local commit", f"{replica.name} is a fork and lacks what was unpushed where it came from")
+        elif line["local"] > line["mapped"]:
+            self.history.add("local commit that nobody made", f"{replica.name} is new and is at local LSN {line['local']}")
+        asked = self.asked.pop(line["vid"] if "vid" in invoked else None, invoked["t"])
+        if not fork and line["remote"] > 0:
+            self.history.pulls.append(Pull(replica, asked, line["t"], line["remote"]))
 
     def follow_up(self, replica, token, left, line):
         """The push that was under way is none any more: what became of it was decided just before the process died."""
@@ -250,13 +309,29 @@ class Story:
                                  f"{replica.name}: a commit on local LSN {invoked['base']} became {lsn}")
             replica.made[lsn] = Commit(invoked)
             replica.local = max(replica.local, lsn)
-        elif line["e"] == "info":
-            self.current = invoked  # the store failed: opening it will tell
 
     def end_push(self, replica, invoked, line):
         self.note_status(replica, line)
 
-    end_reset = end_push
+    def end_fork(self, replica, invoked, line):
+        if line["e"] == "ok":
+            self.forked(replica, wire.gid_bytes(line["fork"]))
+        elif line["e"] == "fail":
+            self.forking = None
+
+    def forked(self, origin, vid):
+        commit = roll_up(origin, origin.mapped, origin.local)
+        self.history.forks[vid] = Fork(origin.vid, origin.remote, commit)
+        self.forking = None
+
+    def end_forget(self, replica, invoked, line):
+        if line["e"] == "ok":
+            self.history.forgotten.append(self.history.replicas.pop((self.client, replica.vid)))
+            self.left.pop(line["vid"], None)
+
+    def end_delete(self, replica, invoked, line):
+        if line["e"] == "ok":
+            self.history.deletions[replica.vid] = self.history.deletions[replica.vid]._replace(completed=line["t"])
 
     def end_sync(self, replica, invoked, line):
         replica.syncing = line["e"] == "ok"
@@ -265,6 +340,8 @@ class Story:
         self.note_status(replica, line)
         if line["e"] == "ok":
             self.history.pulls.append(Pull(replica, invoked["t"], line["t"], line["remote"]))
+
+    end_reset = end_pull
 
     def contents(self, replica, line):
         if line["broken"]:
@@ -296,19 +373,15 @@ def lines_of(path):
 
 
 def load(paths):
-    """A file is one client's: one data directory."""
-    history = History()
-    for path in paths:
-        story = None
-        for line in lines_of(path):
-            story = story or Story(history, line["c"])
-            story.tell(line)
-    return history
+    """Any number of clients may share a file, each in its own order."""
+    return tell(line for path in paths for line in lines_of(path))
 
 
 def tell(lines):
-    """The same from lines in memory, of any number of clients."""
+    """The same from lines in memory."""
     history, stories = History(), {}
     for line in lines:
-        stories.setdefault(line["c"], Story(history, line["c"])).tell(line)
+        if line["c"] not in stories:
+            stories[line["c"]] = Story(history, line["c"])
+        stories[line["c"]].tell(line)
     return history

@@ -48,6 +48,16 @@ def chain(before, vid, lsn, token, content, page_count):
     return hash128(before + vid + struct.pack("<Q", lsn) + token + content + struct.pack("<I", page_count))
 
 
+def fork_token(origin, lsn, chained, fork, at):
+    """Of the commit `at` by which a fork of `origin` begins."""
+    return hash128(b"GRFTFORK" + origin + struct.pack("<Q", lsn) + chained + fork + struct.pack("<Q", at))
+
+
+def fork_digest(references):
+    """`references`: (SID, owner, page set as it is encoded) of each."""
+    return hash128(b"".join(sid + owner + hash128(pages) for sid, owner, pages in references))
+
+
 @functools.lru_cache(maxsize=None)
 def blank(size):
     """The content of a page that was never written, as it reads."""

@@ -7,8 +7,8 @@ each replica's line of local LSNs on top of that. Then every read has one right 
 import bisect
 
 import wire
-from history.events import Commit, Remote
-from history.hashes import NO_CHAIN, blank, chain, digest
+from history.events import Remote, roll_up
+from history.hashes import NO_CHAIN, blank, chain, digest, fork_digest, fork_token
 from history.pages import WILD, Pages
 
 SEARCH_MAX = 2000  # earlier snapshots that a wrong read is compared with
@@ -20,32 +20,77 @@ def judge(history, volumes, report):
     for name, text in history.anomalies:
         report.add(name, text)
     replayed = {}
-    for vid, volume in volumes.items():
-        tokens = {token.token: token for token in history.tokens.values() if token.vid == vid}
-        judge_log(volume, tokens, report)
-        judge_tokens(volume, tokens, report)
-        replayed[vid] = replay(volume, tokens, report)
-        judge_pulls(volume, [pull for pull in history.pulls if pull.replica.vid == vid], tokens, report)
+    for vid in volumes:
+        replay_with_origins(history, vid, volumes, replayed, report)
     strays = [content for token in history.tokens.values() for content in stray_contents(token, volumes)]
     judge_reads(history, volumes, replayed, set(strays), report)
     return replayed
+
+
+def replay_with_origins(history, vid, volumes, replayed, report):
+    """A fork needs what it was made from."""
+    volume, fork = volumes[vid], history.forks.get(vid)
+    if vid in replayed:
+        return
+    if fork and fork.base > 0 and fork.origin in volumes:
+        replay_with_origins(history, fork.origin, volumes, replayed, report)
+    tokens = {token.token: token for token in history.tokens.values() if token.vid == vid}
+    copies = {}
+    if judge_end(volume, history.deletions.get(vid), tokens, report):
+        copies = judge_copies(volume, fork, volumes, replayed, report)
+        judge_log(volume, tokens, copies, report)
+        judge_tokens(volume, tokens, report)
+    replayed[vid] = replay(volume, tokens, copies, report)
+    if not volume.deleted:
+        judge_pulls(volume, [pull for pull in history.pulls if pull.replica.vid == vid], tokens, report)
+
+
+# ---- the ends of a volume: deleted, forked
+
+def judge_end(volume, deletion, tokens, report):
+    """False: it was deleted, and its log with it."""
+    if volume.deleted:
+        if not deletion:
+            report.add("volume lost", f"{volume.name} was deleted, and nobody asked for it")
+        highest = max((token.settled[1] for token in tokens.values() if token.settled), default=0)
+        if volume.head <= highest:
+            report.add("lost acknowledgement", f"{volume.name} ends with LSN {volume.head}, and LSN {highest} was acknowledged")
+        return False
+    if deletion and deletion.completed:
+        report.add("deleted volume came back", f"{volume.name} has the head {volume.head}")
+    return True
+
+
+def judge_copies(volume, fork, volumes, replayed, report):
+    """{LSN: (Pages, LSN)}: the commits by which the servers made a fork what its origin was there."""
+    copies = {}
+    if not fork or fork.base == 0 or fork.origin not in volumes or fork.base not in volumes[fork.origin].commits:
+        return copies
+    origin = volumes[fork.origin]
+    chained = origin.commits[fork.base].chain
+    pages, named = replayed[fork.origin], set()
+    for lsn, commit in sorted(volume.commits.items()):
+        if commit.token != fork_token(fork.origin, fork.base, chained, volume.vid, lsn):
+            break
+        copies[lsn] = pages, fork.base
+        named |= commit.pages()
+        if commit.digest != fork_digest([(ref[1][0], ref[2][0], ref[3][0]) for ref in commit.references]):
+            report.add("wrong digest", f"{volume.name}, LSN {lsn}, a fork's, does not have the digest of its references")
+    if not copies:
+        report.add("lost acknowledgement", f"{volume.name} does not begin as a fork of LSN {fork.base} of {origin.name}")
+    elif named != pages.state(fork.base).keys() or volume.commits[max(copies)].page_count != pages.count(fork.base):
+        report.add("wrong content", f"{volume.name} names other pages than LSN {fork.base} of {origin.name} had")
+    return copies
 
 
 # ---- tokens and the log
 
 def carried(token):
     """What a token's commit changes, from the local commits that it rolls up: {page: content}; None: not known."""
-    writes = {}
-    if token.last is None:
-        return writes
-    for lsn in range(token.first + 1, token.last + 1):
-        commit = token.replica.made.get(lsn)
-        if not isinstance(commit, Commit):
-            return None
-        for page in [page for page in writes if page > commit.cut]:
-            del writes[page]
-        writes.update(commit.writes)
-    return writes
+    if token.last is None or token.last == token.first:
+        return {}
+    whole = roll_up(token.replica, token.first, token.last)
+    return whole.writes if whole else None
 
 
 def stray_contents(token, volumes):
@@ -57,7 +102,7 @@ def stray_contents(token, volumes):
     return (carried(token) or {}).values()
 
 
-def judge_log(volume, tokens, report):
+def judge_log(volume, tokens, copies, report):
     """The log by itself, and what each entry says of its token."""
     before, seen = NO_CHAIN, {}
     for lsn in range(1, volume.head + 1):
@@ -79,7 +124,7 @@ def judge_log(volume, tokens, report):
         token = tokens.get(commit.token)
         if token:
             judge_entry(name, volume, commit, token, report)
-        elif not commit.deleted and not (commit.cid in (b"", bytes(16)) and not commit.references):
+        elif lsn not in copies and not commit.deleted and not (commit.cid in (b"", bytes(16)) and not commit.references):
             report.add("token that nobody sent", f"{name} has the token {commit.token.hex()[:12]}")
 
 
@@ -138,9 +183,12 @@ def judge_pulls(volume, pulls, tokens, report):
                        "had been acknowledged")
 
 
-def replay(volume, tokens, report):
+def replay(volume, tokens, copies, report):
     pages = Pages()
     for lsn, commit in sorted(volume.commits.items()):
+        if lsn in copies:
+            pages.become(lsn, *copies[lsn])
+            continue
         token = tokens.get(commit.token)
         writes = carried(token) if token else None
         if writes is None:
@@ -168,22 +216,26 @@ def local_pages(replica, servers, report):
 
 
 def judge_reads(history, volumes, replayed, strays, report):
-    local = {key: local_pages(replica, replayed[replica.vid], report) for key, replica in history.replicas.items()}
+    local = {replica: local_pages(replica, replayed[replica.vid], report) for replica in history.every_replica()
+             if not volumes[replica.vid].deleted}
     newest = {}  # replica: the last read's (local LSN, remote LSN)
     for read in history.reads:
         replica = read.replica
-        key = replica.client, replica.vid
-        before = newest.get(key, (0, 0))
+        if replica not in local:
+            continue
+        before = newest.get(replica, (0, 0))
         if read.local < before[0] or read.remote < before[1]:
             report.add("non-monotonic read", f"{replica.name} read local LSN {read.local}, remote {read.remote} after "
                        f"local {before[0]}, remote {before[1]}")
-        newest[key] = read.local, read.remote
+        newest[replica] = read.local, read.remote
         name = f"{replica.name}, local LSN {read.local}"
-        views = (local[key], read.local), (replayed[replica.vid], read.remote)
+        views = (local[replica], read.local), (replayed[replica.vid], read.remote)
         compare(name, read, views, volumes[replica.vid], strays, report)
         judge_bank(name, read, volumes[replica.vid], report)
     for past in history.pasts:
         volume = volumes[past.replica.vid]
+        if volume.deleted:
+            continue
         if past.remote > volume.head:
             report.add("lost acknowledgement", f"{past.replica.name} read LSN {past.remote} of {volume.name}, whose head "
                        f"is {volume.head}")

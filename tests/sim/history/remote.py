@@ -6,7 +6,7 @@ import wire
 from history.hashes import decompress, hash64, hash128
 from history.pages import WILD
 
-SAMPLES = 24  # snapshots of a volume that are read whole through the pagestore
+SNAPSHOTS = 24  # of a volume that are read whole through the pagestore
 
 
 class Commit:
@@ -29,6 +29,7 @@ class Commit:
 class Volume:
     def __init__(self, vid, head=0, page_size=0, variable=False):
         self.vid, self.head, self.page_size, self.variable = vid, head, page_size, variable
+        self.deleted = False
         self.commits = {}  # LSN: Commit
 
     @property
@@ -59,7 +60,8 @@ def fetch(cluster, vids, report):
             continue
         head = wire.decode(answer.message[1][0])
         volume = volumes[vid] = Volume(vid, head.get(2, [0])[0], head[5][0], head[6][0] == 2)
-        lsn = 1
+        volume.deleted = bool(head.get(8, [0])[0])
+        lsn = volume.head + 1 if volume.deleted else 1
         while lsn <= volume.head:
             why = take_commits(caller, volume, lsn)
             lsn = max(volume.commits, default=0) + 1 if max(volume.commits, default=0) >= lsn else lsn
@@ -90,14 +92,14 @@ def take_commits(caller, volume, first):
     return why
 
 
-def examine(cluster, volumes, pages, report, every_segment):
+def examine(cluster, volumes, pages, report, every_segment, snapshots):
     """Segments that the log names, and pages as the pagestore serves them. `pages`: {vid: Pages}, what they must be."""
     caller = wire.Caller(cluster.pagestore)
     for vid, volume in volumes.items():
         references = [(commit, reference) for commit in volume.commits.values() for reference in commit.references]
         if every_segment:
             examine_segments(cluster, caller, references, report)
-        lsns = sorted({1 + (volume.head - 1) * i // (SAMPLES - 1) for i in range(SAMPLES)} if volume.head else ())
+        lsns = sorted({1 + (volume.head - 1) * i // (snapshots - 1) for i in range(snapshots)} if volume.head else ())
         for lsn in lsns:
             if lsn in volume.commits and not volume.commits[lsn].deleted:
                 examine_snapshot(caller, volume, lsn, pages[vid], report)
