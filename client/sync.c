@@ -93,18 +93,20 @@ static void wake(struct sync *sync)
 
 // ---- one job ------------------------------------------------------------------------------------
 
-// May another try of the same thing succeed, with nothing else happening?
-static bool may_pass(const struct graft_error *outcome)
+// May another try of the same thing succeed, with nothing else happening? What was damaged on its way is answered
+// INVALID or CORRUPT; only the volume's status tells that from another history.
+static bool may_pass(struct graft_volume *volume, const struct graft_error *outcome)
 {
+    struct store_state state;
+
     switch (outcome->status) {
     case GRAFT_OK:
     case GRAFT_CONFLICT:
-    case GRAFT_CORRUPT:
     case GRAFT_GONE:
-    case GRAFT_INVALID:
         return false;
     default:
-        return true;
+        store_volume_state(volume->store, &state);
+        return state.status != GRAFT_VOLUME_CORRUPT;
     }
 }
 
@@ -147,7 +149,7 @@ static void attempt_run(struct graft_volume *volume, const struct gid *vid, stru
             enum graft_status status =
                 attempt->settings.push ? push_all(volume, 0, &outcome) : push_run(volume, 0, NULL, &outcome);
             attempt->succeeded = status == GRAFT_OK;
-            attempt->push = may_pass(&outcome);
+            attempt->push = may_pass(volume, &outcome);
             report(&attempt->settings, vid, &outcome);
         }
     }
@@ -158,7 +160,7 @@ static void attempt_run(struct graft_volume *volume, const struct gid *vid, stru
         struct graft_error outcome = {0};
         if (pull_run(volume, NULL, &outcome) == GRAFT_OK)
             attempt->succeeded = true;
-        attempt->pull = may_pass(&outcome);
+        attempt->pull = may_pass(volume, &outcome);
         report(&attempt->settings, vid, &outcome);
     }
 }

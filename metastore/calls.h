@@ -30,6 +30,7 @@ struct calls {
     atomic_bool stopping;   // long jobs are to end
     struct watch_hub *hub;
     struct metric *pagesets_united;
+    const char *watch_url;     // as the operator says; NULL: follows from watch_address
     const char *watch_address; // as bound; set before the calls' server starts
 };
 

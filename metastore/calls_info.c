@@ -49,8 +49,8 @@ static void call_info(struct http_request *request, struct bytes body)
     char url[URL_SIZE];
     watch_url(request, calls->watch_address, url);
     json_t *info = json_pack("{s:s, s:s, s:s, s:I, s:o}", "program", "graft-metastore", "version",
-                             GRAFT_VERSION, "watch", url, "watch_heartbeat_ms",
-                             (json_int_t)WATCH_HEARTBEAT_MS, "limits", limits_json());
+                             GRAFT_VERSION, "watch", calls->watch_url ? calls->watch_url : url,
+                             "watch_heartbeat_ms", (json_int_t)WATCH_HEARTBEAT_MS, "limits", limits_json());
     // A host that is no text makes no JSON.
     char *text = info ? json_dumps(info, JSON_INDENT(2)) : NULL;
     json_decref(info);

@@ -159,6 +159,7 @@ static enum graft_status serve(struct metastore *metastore, const struct setting
         .readers = metastore->readers,
         .long_jobs = metastore->long_jobs,
         .hub = metastore->hub,
+        .watch_url = settings->watch_url,
         .pagesets_united = metrics_counter(metastore->metrics, "graft_metastore_pagesets_united_total", NULL,
                                            "Page sets of commits and summaries united for pulls.")};
     // Watch first: info tells where it is.

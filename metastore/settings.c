@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "metastore/settings.h"
 
+#include <string.h>
+
+#include "common/base/limits.h"
 #include "common/base/log.h"
 #include "common/net/daemon_life.h"
 
@@ -13,6 +16,10 @@ static const struct option_spec specs[] = {
     {"watch-listen", OPTION_STRING, FIELD(watch_listen), .metavar = "ADDR:PORT",
      .env = "GRAFT_METASTORE_WATCH_LISTEN", .fallback = "127.0.0.1:3002",
      .help = "where to serve the call watch, on threads of its own"},
+    {"watch-url", OPTION_STRING, FIELD(watch_url), .metavar = "URL", .env = "GRAFT_METASTORE_WATCH_URL",
+     .help =
+         "where clients find the call watch, if not at --watch-listen: the http:// or https:// URL of the "
+         "proxy or load balancer in front of it"},
     {"store", OPTION_STRING, FIELD(store), .letter = 's', .metavar = "URL", .env = "GRAFT_METASTORE_STORE",
      .help = "where the log of commits is kept: rocksdb:DIR or fs:DIR"},
     {"cluster-key", OPTION_STRING, FIELD(cluster_key), .metavar = "FILE", .env = "GRAFT_CLUSTER_KEY",
@@ -61,6 +68,12 @@ const struct option_table settings_table = {
     .permute = true,
 };
 
+static bool is_http_url(const char *url)
+{
+    size_t scheme = strncmp(url, "http://", 7) == 0 ? 7 : strncmp(url, "https://", 8) == 0 ? 8 : 0;
+    return scheme > 0 && url[scheme] != '\0' && url[scheme] != '/' && strlen(url) <= WATCH_URL_SIZE_MAX;
+}
+
 enum graft_status settings_check(const struct settings *settings, enum settings_run run,
                                  struct graft_error *err)
 {
@@ -78,6 +91,10 @@ enum graft_status settings_check(const struct settings *settings, enum settings_
         return error_set(
             err, GRAFT_INVALID, GRAFT_DETAIL_BAD_ARGUMENT,
             "--cluster-key is missing; make one with: openssl rand -hex 32 >FILE; chmod 600 FILE");
+    if (settings->watch_url && !is_http_url(settings->watch_url))
+        return error_set(err, GRAFT_INVALID, GRAFT_DETAIL_BAD_ARGUMENT,
+                         "--watch-url %.80s is no http:// or https:// URL of at most %u characters",
+                         settings->watch_url, WATCH_URL_SIZE_MAX);
     if (!log_level_parse(settings->log_level, &level))
         return error_set(err, GRAFT_INVALID, GRAFT_DETAIL_BAD_ARGUMENT,
                          "--log-level %.40s is none of error, warn, info, debug", settings->log_level);

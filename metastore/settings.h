@@ -8,7 +8,7 @@
 #include "common/base/options.h"
 
 struct settings {
-    const char *listen, *watch_listen, *store, *cluster_key, *ready_file, *log_level;
+    const char *listen, *watch_listen, *watch_url, *store, *cluster_key, *ready_file, *log_level;
     const char *backup, *from; // of the two runs that serve nobody
     uint64_t disk_reserve;
     uint64_t threads, connections_max, watchers_max;

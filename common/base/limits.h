@@ -25,6 +25,7 @@
 #define PAGESET_RUNS_MAX (2u * 1024 * 1024) // in one page set
 #define READ_PAGES_MAX 32768u               // pages in one read_pages call
 #define WATCH_VOLUMES_MAX 16384u            // volumes in one watch call
+#define WATCH_URL_SIZE_MAX 1024u            // characters of --watch-url
 #define LIST_LIMIT_MAX 1000u                // entries in one answer of a list call
 
 // streams

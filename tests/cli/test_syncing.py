@@ -8,6 +8,7 @@ import subprocess
 import urllib.request
 
 import cluster
+from fault_proxy import Network
 
 
 class Syncing(cluster.GraftTest):
@@ -118,6 +119,37 @@ class Syncing(cluster.GraftTest):
         self.assertEqual(follower.wait(20), 0)
         follower.stdout.close()
         self.assertEqual(self.graft("read", vids[1], 1, data="follower"), b"w" * 4096)
+
+    def test_the_watch_is_where_the_operator_says(self):
+        metastore, front = self.cluster.metastore, Network(0, {})
+        self.addCleanup(front.close)
+        url = front.link("front", metastore.port("watch"))
+        metastore.stop()
+        metastore.start(("--watch-url", url))
+        self.addCleanup(lambda: (metastore.stop(), metastore.start()))
+        with urllib.request.urlopen(metastore.url() + "/v1/info") as answer:
+            self.assertEqual(json.load(answer)["watch"], url)
+        vid = self.volume()
+        watch = subprocess.Popen([cluster.CLI, "watch", vid, "--json"], env=self.cluster.environment("watcher"),
+                                 stdout=subprocess.PIPE)
+        try:
+            self.assertEqual(json.loads(watch.stdout.readline())["lsn"], 1)
+            self.graft("write", vid, 1, stdin=b"w" * 4096)
+            self.graft("push", vid)
+            self.assertEqual(json.loads(watch.stdout.readline())["lsn"], 2)
+        finally:
+            watch.kill()
+            watch.wait()
+            watch.stdout.close()
+        self.assertEqual(front.links[0].seen["watch"], 1)
+
+    def test_a_watch_url_that_is_none_is_refused(self):
+        for url in ("balancer:3002", "http://", "https:///watch", "ftp://balancer", "http://" + "x" * 1024):
+            result = subprocess.run([cluster.BUILD / "metastore" / "graft-metastore", "--store", "rocksdb:/nowhere",
+                                     "--cluster-key", self.folder / "cluster.key", "--watch-url", url],
+                                    capture_output=True, text=True, timeout=30)
+            self.assertNotEqual(result.returncode, 0)
+            self.assertIn("--watch-url", result.stderr)
 
     def test_sync_watch_tells_of_servers_that_went_away_and_came_back(self):
         vid = self.volume()

@@ -2,10 +2,12 @@
 """A network that lies: seeded proxies between clients and servers.
 
     network = Network(seed, {"drop_reply": 0.05, "delay": 0.2, …})     # a kind's probability per request
-    url = network.link("teller-metastore", cluster.metastore.port())   # each pair has a link of its own
+    url = network.link("teller-metastore", cluster.metastore.port(),   # each pair has a link of its own
+                       cluster.metastore.port("watch"))                # the metastore's is two: see below
     …
     network.heal()                  # from now on everything passes; what was held or stalled is cut
-    network.fired                   # Counter: how often each kind took effect
+    network.fired                   # Counter: how often each kind took effect, streams included
+    network.fired_on_streams        # the same of watch streams alone
     network.close()
 
 A link takes HTTP requests one by one. What happens to one is decided by the seed, the link, the call and how many of that
@@ -26,10 +28,20 @@ call the link has seen, and by nothing else, so that the same traffic meets the 
     partition_out    for a while requests vanish; answers to earlier ones still come
     partition_back   for a while requests pass and answers vanish
 
-Bodies are held in memory, up to BODY_MAX; `watch` streams are not for links: their address is another.
+Bodies are held in memory, up to BODY_MAX. But a `watch` stream is passed on piece by piece (as its server flushed it), and
+what the kinds above say of an answer happens to one of its pieces, each of which is decided anew:
+
+    drop_reply       it is lost, and the connection ends      delay         it and all behind it wait
+    cut_reply        the connection ends within it            stall_reply   half of it, then nothing for a while
+    corrupt_reply    one of its bits is another: that must do no harm but to delay what it told
+    partition…       it and all behind it is held, and cut in the end
+
+Clients ask the metastore where `watch` is; a link that was given the port of that as well answers with the address of the
+link that it opens for it, named "<name>-watch".
 """
 import asyncio
 import collections
+import json
 import random
 import threading
 
@@ -42,7 +54,12 @@ REPLAYED_MAX = 1 << 20
 REPLAY_TIMEOUT = 10.0
 # Pages carry checksums from writer to reader; nothing else of a message does. TCP's checksum and TLS guard the rest: a
 # bit that changes in a CommitRequest makes another valid request.
+# What a watch stream says is only a reason to ask, so any bit of it may change.
 PAGES = {"write_pages": "corrupt_request", "read_pages": "corrupt_reply"}
+STREAM, PIECE = "watch", "watch piece"
+ON_REQUESTS = ("drop_request", "duplicate", "replay", "cut_request", "stall_request")
+ON_PIECES = ("drop_reply", "delay", "cut_reply", "corrupt_reply", "stall_reply", "partition", "partition_out",
+             "partition_back")
 
 
 class Broken(Exception):
@@ -135,8 +152,9 @@ async def read_body(reader, message, is_answer):
     return b""
 
 
-async def read_message(reader, writer=None):
-    """None at the end of the connection. `writer`: a request's sender, who may ask before it sends the body."""
+async def read_message(reader, writer=None, whole=True):
+    """None at the end of the connection. `writer`: a request's sender, who may ask before it sends the body. Not `whole`:
+    the body of an answer that is good is left where it is."""
     try:
         head = await reader.readuntil(b"\r\n\r\n")
     except asyncio.IncompleteReadError as error:
@@ -146,7 +164,9 @@ async def read_message(reader, writer=None):
     start, *lines = head[:-4].split(b"\r\n")
     message = Message(start, [tuple(part.strip() for part in line.split(b":", 1)) for line in lines], b"")
     if start.startswith(b"HTTP/1.1 1"):
-        return await read_message(reader)
+        return await read_message(reader, whole=whole)
+    if not whole and start.startswith(b"HTTP/1.1 200"):
+        return message
     if writer and message.header(b"expect"):
         writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
     message.body = await read_body(reader, message, is_answer=writer is None)
@@ -159,6 +179,7 @@ class Connection:
     def __init__(self, link, reader, writer):
         self.link, self.reader, self.writer = link, reader, writer
         self.up = None
+        self.waiting = False  # for the next piece of a stream, which had no trouble so far
 
     async def serve(self):
         while request := await read_message(self.reader, self.writer):
@@ -195,6 +216,9 @@ class Connection:
     async def exchange(self, request):
         link, network = self.link, self.link.network
         network.requests += 1
+        if request.call() == STREAM:
+            await self.stream(request)
+            return
         fault, dice = link.decide(request.call())
         if fault and fault.startswith("partition"):
             link.part(fault, dice.uniform(0.1, network.partition_max))
@@ -214,7 +238,87 @@ class Connection:
         await self.send(request.encode())
         answer = await self.answer()
         await self.held("partition", "partition_back")
-        return answer
+        return self.link.redirect(request, answer)
+
+    # -- a stream
+
+    async def stream(self, request):
+        """A request that is answered by a stream: pieces, until one of the two ends it."""
+        fault, dice = self.link.decide(STREAM)
+        await self.held("partition", "partition_out")
+        self.link.remember(request, dice)
+        if fault in ("drop_request", "cut_request"):
+            await getattr(self, fault)(request, dice)
+        if fault == "replay" and (old := self.link.recall(dice)):
+            self.link.fire(fault)
+            self.link.send_aside(old)
+        if fault == "duplicate":
+            self.link.fire(fault)
+            self.link.send_aside(request)
+        if fault == "stall_request":
+            await self.stall(fault, self.send, request.encode(), dice)
+        else:
+            await self.send(request.encode())
+        reader, _ = await self.server()
+        answer = await read_message(reader, whole=False)
+        if answer is None:
+            raise Broken("the server closed")
+        chunked = b"chunked" in answer.header(b"transfer-encoding").lower()
+        if not chunked:  # a refusal
+            await self.reply(answer.encode())
+            return
+        await self.reply(b"\r\n".join([answer.start] + [key + b": " + value for key, value in answer.headers]) + b"\r\n\r\n")
+        passing = asyncio.ensure_future(self.pass_pieces(reader))
+        leaving = asyncio.ensure_future(self.reader.read(1))
+        try:
+            done, _ = await asyncio.wait((passing, leaving), return_when=asyncio.FIRST_COMPLETED)
+            if passing not in done:
+                raise Broken("the client closed")
+            passing.result()
+        finally:
+            for task in (passing, leaving):
+                task.cancel()
+            await asyncio.gather(passing, leaving, return_exceptions=True)
+        raise Broken("the stream has ended")
+
+    async def pass_pieces(self, reader):
+        self.waiting = True
+        while size := await chunk_size(reader):
+            if size > BODY_MAX:
+                raise Broken("too large")
+            data = await reader.readexactly(size)
+            await reader.readexactly(2)
+            self.waiting = False
+            await self.pass_piece(data)
+            self.waiting = True
+        await self.reply(b"0\r\n\r\n")
+
+    async def pass_piece(self, data):
+        link, network = self.link, self.link.network
+        fault, dice = link.decide(PIECE)
+        if fault and fault.startswith("partition"):
+            link.part(fault, dice.uniform(0.1, network.partition_max))
+        await self.held("partition", "partition_out", "partition_back")
+        if fault == "delay":
+            link.fire(fault)
+            await network.pause(dice.uniform(0, network.delay_max))
+        if fault == "drop_reply":
+            link.fire(fault)
+            raise Broken("dropped")
+        if fault == "corrupt_reply":
+            changed = bytearray(data)
+            changed[dice.randrange(len(data))] ^= 1 << dice.randrange(8)
+            data = bytes(changed)
+            link.fire(fault)
+        piece = b"%x\r\n%s\r\n" % (len(data), data)
+        if fault == "cut_reply":
+            await self.reply(piece[:dice.randrange(len(piece))])
+            link.fire(fault)
+            raise Broken("cut")
+        if fault == "stall_reply":
+            await self.stall(fault, self.reply, piece, dice)
+        else:
+            await self.reply(piece)
 
     async def plain(self, request, dice):
         await self.reply((await self.pass_on(request)).encode())
@@ -290,17 +394,18 @@ class Connection:
         await self.stall("stall_request", self.send, request.encode(), dice)
         answer = await self.answer()
         await self.held("partition", "partition_back")
-        await self.reply(answer.encode())
+        await self.reply(self.link.redirect(request, answer).encode())
 
     async def stall_reply(self, request, dice):
         await self.stall("stall_reply", self.reply, (await self.pass_on(request)).encode(), dice)
 
 
 class Link:
-    def __init__(self, network, name, port):
-        self.network, self.name, self.port = network, name, port
+    def __init__(self, network, name, port, watch_url=None):
+        self.network, self.name, self.port, self.watch_url = network, name, port, watch_url
         self.seen = collections.Counter()  # requests, by call
         self.remembered = []
+        self.is_stream = name.endswith("-watch")
         self.parted, self.joined = None, asyncio.Event()
         self.timer = None
 
@@ -310,15 +415,20 @@ class Link:
         self.seen[call] += 1
         dice = random.Random(f"{self.network.seed} {self.name} {call} {number}")
         at = dice.random()
-        for kind, probability in self.network.faults.items():
-            if kind.startswith("corrupt") and PAGES.get(call) != kind:
-                continue
+        for kind, probability in self.network.faults_of(call).items():
             if (at := at - probability) < 0:
                 return (kind if self.network.lying else None), dice
         return None, dice
 
     def fire(self, kind):
         self.network.fired[kind] += 1
+        self.network.fired_on_streams[kind] += self.is_stream
+
+    def redirect(self, request, answer):
+        """Who asks where `watch` is finds it behind a link."""
+        if self.watch_url and request.start.startswith(b"GET /v1/info ") and answer.start.startswith(b"HTTP/1.1 200"):
+            answer.body = json.dumps({**json.loads(answer.body), "watch": self.watch_url}).encode()
+        return answer
 
     def part(self, kind, seconds):
         if self.parted:
@@ -369,13 +479,17 @@ class Link:
 
 
 class Network:
-    def __init__(self, seed, faults, delay_max=0.05, stall_max=1.0, partition_max=0.6):
-        unknown = set(faults) - set(KINDS)
-        assert not unknown and sum(faults.values()) <= 1, (unknown, faults)
+    """`stream_faults`: the probabilities for requests of streams and for pieces of them, where they are to be others."""
+
+    def __init__(self, seed, faults, delay_max=0.05, stall_max=1.0, partition_max=0.6, stream_faults=None):
+        for given in (faults, stream_faults or {}):
+            unknown = set(given) - set(KINDS)
+            assert not unknown and sum(given.values()) <= 1, (unknown, given)
         self.seed, self.faults = seed, dict(faults)
+        self.stream_faults = dict(faults if stream_faults is None else stream_faults)
         self.delay_max, self.stall_max, self.partition_max = delay_max, stall_max, partition_max
         self.lying = True
-        self.fired = collections.Counter()
+        self.fired, self.fired_on_streams = collections.Counter(), collections.Counter()
         self.requests = self.held = 0
         self.links, self.servers, self.connections, self.tasks = [], [], set(), set()
         self.loop = asyncio.new_event_loop()
@@ -383,15 +497,23 @@ class Network:
         self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
         self.thread.start()
 
+    def faults_of(self, call):
+        if call in (STREAM, PIECE):
+            kinds = ON_REQUESTS if call == STREAM else ON_PIECES
+            return {kind: probability for kind, probability in self.stream_faults.items() if kind in kinds}
+        return {kind: probability for kind, probability in self.faults.items()
+                if not kind.startswith("corrupt") or PAGES.get(call) == kind}
+
     def do(self, coroutine):
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(30)
 
-    def link(self, name, port):
+    def link(self, name, port, watch_port=None):
         """Its URL."""
-        return f"http://127.0.0.1:{self.do(self.listen(name, port))}"
+        watch_url = watch_port and self.link(f"{name}-watch", watch_port)
+        return f"http://127.0.0.1:{self.do(self.listen(name, port, watch_url))}"
 
-    async def listen(self, name, port):
-        link = Link(self, name, port)
+    async def listen(self, name, port, watch_url):
+        link = Link(self, name, port, watch_url)
 
         async def accept(reader, writer):
             await self.guarded(link.serve(reader, writer))
@@ -421,7 +543,7 @@ class Network:
             pass
 
     def heal(self):
-        """Everything passes from now on, and what was held is cut."""
+        """Everything passes from now on, and what was held is cut. A stream that just waits for more goes on."""
         self.do(self.end_faults())
 
     async def end_faults(self):
@@ -432,7 +554,8 @@ class Network:
                 link.timer.cancel()
             link.join()
         for connection in list(self.connections):
-            connection.close()
+            if not connection.waiting:
+                connection.close()
 
     def close(self):
         self.do(self.end())

@@ -4,8 +4,10 @@
 // (SIGTERM), has made its steps, or is killed. Everything that it does is in the history (recorder.h).
 //
 //     sim-client --workload NAME --seed N --client NAME --log FILE --data DIR --metastore URL --pagestore URL
-//                (--create | --vid VID) [--reader] [--sync] [--settle | --script STEP,…] [--steps N]
+//                (--create | --vid VID) [--reader] [--sync] [--calm] [--settle | --script STEP,…] [--steps N]
 //                [--think-us N] [--deadline-ms N]
+//
+// SIGUSR1, or --calm: from now on it changes nothing, but resets what is rejected, and notes ("calm") where it stands.
 //
 // --create makes the volume, commits and pushes its first state, and prints the VID. --reader never commits. --sync
 // leaves pushing and pulling to the library's background sync. --settle
@@ -34,7 +36,7 @@ struct sim {
     const char *name, *log, *vid, *script;
     uint64_t seed, steps;
     unsigned think_us;
-    bool create, reader, sync, settle;
+    bool create, reader, sync, settle, calm;
     struct graft_settings settings;
 
     struct graft *client;
@@ -46,11 +48,11 @@ struct sim {
     bool broken;  // going on makes no sense
 };
 
-static atomic_bool stopping;
+static atomic_bool stopping, calm;
 
 static void on_signal(int number)
 {
-    atomic_store(&stopping, true);
+    atomic_store(number == SIGUSR1 ? &calm : &stopping, true);
 }
 
 // ---- operations ---------------------------------------------------------------------------------
@@ -173,7 +175,7 @@ static enum graft_status do_reset(struct sim *sim, struct graft_error *err)
 
 static enum graft_status do_sync_start(struct sim *sim, struct graft_error *err)
 {
-    struct graft_sync_settings settings = {.push = true, .pull = true, .poll_ms = 200};
+    struct graft_sync_settings settings = {.push = true, .pull = true};
     uint64_t id = invoke(sim, "sync");
     return complete(sim, "sync", id, graft_sync_start(sim->volume, &settings, err), err);
 }
@@ -317,6 +319,30 @@ static void take_step(struct sim *sim)
         do_reset(sim, &err);
 }
 
+static bool stands_where(const struct store_state *a, const struct store_state *b)
+{
+    return a->local_lsn == b->local_lsn && a->mapped_lsn == b->mapped_lsn && a->remote.lsn == b->remote.lsn &&
+           a->status == b->status && a->push.phase == b->push.phase;
+}
+
+// Background sync has to do the rest by itself. *at is where the volume stood when that was told last.
+static void keep_calm(struct sim *sim, struct store_state *at)
+{
+    struct graft_error err;
+    struct store_state now;
+    struct line line;
+
+    if (volume_status(sim) == GRAFT_VOLUME_REJECTED)
+        do_reset(sim, &err);
+    store_volume_state(sim->volume->store, &now);
+    if (stands_where(&now, at))
+        return;
+    *at = now;
+    line_begin(&line, "note", "calm", 0);
+    line_add_state(&line, sim->volume);
+    line_write(&line);
+}
+
 // Who meets no server takes a breath.
 static void think(struct sim *sim)
 {
@@ -384,6 +410,7 @@ static enum exit_code follow_script(struct sim *sim)
 static enum exit_code run(struct sim *sim)
 {
     struct graft_error err = {0};
+    struct store_state told = {.local_lsn = UINT64_MAX};
 
     if (do_open(sim, &err) != GRAFT_OK) {
         fprintf(stderr, "sim-client: opening: %s\n", err.message);
@@ -406,7 +433,10 @@ static enum exit_code run(struct sim *sim)
     if (sim->sync && do_sync_start(sim, &err) != GRAFT_OK)
         return EXIT_FAILED;
     for (uint64_t step = 0; step < sim->steps && !sim->broken && !atomic_load(&stopping); step++) {
-        take_step(sim);
+        if (sim->calm || atomic_load(&calm))
+            keep_calm(sim, &told);
+        else
+            take_step(sim);
         think(sim);
     }
     return sim->broken ? EXIT_BROKEN : EXIT_DONE;
@@ -437,6 +467,7 @@ static bool parse(struct sim *sim, int argc, char **argv)
         {"--create", .flag = &sim->create},
         {"--reader", .flag = &sim->reader},
         {"--sync", .flag = &sim->sync},
+        {"--calm", .flag = &sim->calm},
         {"--settle", .flag = &sim->settle},
     };
     const size_t count = sizeof options / sizeof *options;
@@ -471,6 +502,7 @@ int main(int argc, char **argv)
         return EXIT_USAGE;
     }
     sigaction(SIGTERM, &action, NULL);
+    sigaction(SIGUSR1, &action, NULL);
     rng_seed(&sim.rng, sim.seed);
     sim.author.rng = &sim.rng;
     sim.author.load = sim.load;

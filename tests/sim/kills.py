@@ -45,6 +45,8 @@ def kill_cycles(name, seed, cycles):
             kill(workload, victim)
             kills[victim] += 1
         seconds = time.monotonic() - began
+        workload.revive()
+        workload.converge()
         report = simulation.check()
     report.count(cycles=cycles, milliseconds=round(seconds * 1000))
     for victim, count in kills.items():

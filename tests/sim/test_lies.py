@@ -18,6 +18,10 @@ SCHEDULES = int(os.environ.get("GRAFT_SIM_SCHEDULES", 30))
 AT_ONCE = 5  # most of the time their clients wait
 # Under this the run says nothing and counts as failed: each kind of fault, over all schedules.
 FIRED = 5
+# The same of watch streams, of which there are fewer.
+ON_STREAMS = {"lost": ("drop_request", "drop_reply"), "cut": ("cut_request", "cut_reply"), "corrupt": ("corrupt_reply",),
+              "late": ("delay", "stall_request", "stall_reply"),
+              "parted or repeated": ("partition", "partition_out", "partition_back", "duplicate", "replay")}
 
 
 def schedule(number):
@@ -57,6 +61,8 @@ class LieTest(unittest.TestCase):
             self.skipTest("needs 30 schedules")
         for kind in KINDS:
             self.assertGreaterEqual(self.fired[kind], FIRED, kind)
+        for group, kinds in ON_STREAMS.items():
+            self.assertGreater(sum(self.fired[f"{kind} of watch"] for kind in kinds), 0, f"streams that were {group}")
 
 
 for number in range(SCHEDULES):

@@ -2,11 +2,14 @@
 """The fault proxy by itself: each kind of fault does what its name says, and the seed decides."""
 import http.client
 import http.server
+import json
+import queue
 import socket
 import sys
 import threading
 import time
 import unittest
+import urllib.request
 
 import cluster
 import wire
@@ -20,6 +23,9 @@ STREAM = b"".join(wire.varint(len(frame)) + frame for frame in (
     wire.encode({4: wire.encode({2: 2})})))
 
 
+INFO = b'{"watch": "http://127.0.0.1:9", "version": "1"}'
+
+
 class Echo(http.server.BaseHTTPRequestHandler):
     """Answers with the request's body, in chunks where the path says so."""
     protocol_version = "HTTP/1.1"
@@ -27,6 +33,12 @@ class Echo(http.server.BaseHTTPRequestHandler):
 
     def log_message(self, *_):
         pass
+
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(INFO)))
+        self.end_headers()
+        self.wfile.write(INFO)
 
     def do_POST(self):
         if "chunked" in self.headers.get("Transfer-Encoding", ""):
@@ -44,7 +56,14 @@ class Echo(http.server.BaseHTTPRequestHandler):
                 return
         self.server.got.append((self.path, body))
         self.send_response(200)
-        if self.path.endswith("chunked"):
+        if self.path.endswith("watch"):  # pieces, whenever the test has one, until it has None
+            pieces = self.server.pieces
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            while (piece := pieces.get()) is not None:
+                self.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
+            self.wfile.write(b"0\r\n\r\n")
+        elif self.path.endswith("chunked"):
             self.send_header("Transfer-Encoding", "chunked")
             self.end_headers()
             self.wfile.write(b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body))
@@ -64,13 +83,13 @@ class EchoServer(http.server.ThreadingHTTPServer):
 class NetworkTest(unittest.TestCase):
     def setUp(self):
         self.server = EchoServer(("127.0.0.1", 0), Echo)
-        self.server.got, self.server.broken = [], []
+        self.server.got, self.server.broken, self.server.pieces = [], [], queue.SimpleQueue()
         threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
         self.addCleanup(self.server.server_close)
         self.addCleanup(self.server.shutdown)
 
-    def network(self, seed=1, settings=None, **faults):
-        network = Network(seed, faults, **(settings or {}))
+    def network(self, seed=1, settings=None, stream_faults=None, **faults):
+        network = Network(seed, faults, stream_faults=stream_faults, **(settings or {}))
         self.addCleanup(network.close)
         self.port = int(network.link("test", self.server.server_address[1]).rsplit(":", 1)[1])
         return network
@@ -185,6 +204,111 @@ class NetworkTest(unittest.TestCase):
                 self.assertTrue(places[0][0] <= changed[0][0] < places[0][1])
                 self.assertEqual(changed[0][1].bit_count(), 1)
 
+    # ---- streams
+
+    def stream(self, **options):
+        """A watch that was asked for: its network and its connection."""
+        self.server.pieces = queue.SimpleQueue()
+        network = self.network(**options)
+        sock = socket.create_connection(("127.0.0.1", self.port), timeout=10)
+        self.addCleanup(sock.close)
+        sock.sendall(b"POST /v1/watch HTTP/1.1\r\nContent-Length: 2\r\n\r\nhi")
+        for _ in range(2):
+            self.addCleanup(self.server.pieces.put, None)
+        return network, sock
+
+    def head_of(self, sock):
+        got = b""
+        while not got.endswith(b"\r\n\r\n"):
+            got += sock.recv(1)
+        self.assertIn(b"200", got[:13])
+
+    def piece(self, sock, data):
+        """Sends a piece; what arrives of it, framing included, until all of it has come or the stream ends."""
+        self.server.pieces.put(data)
+        got, whole = b"", len(b"%x\r\n%s\r\n" % (len(data), data))
+        while len(got) < whole and (more := sock.recv(whole - len(got))):
+            got += more
+        return got
+
+    def test_a_stream_comes_piece_by_piece_and_ends(self):
+        network, sock = self.stream()
+        self.head_of(sock)
+        for data in (b"first", b"x" * 100_000, b"last"):
+            self.assertEqual(self.piece(sock, data), b"%x\r\n%s\r\n" % (len(data), data))
+        self.assertEqual((network.links[0].seen["watch"], network.links[0].seen["watch piece"]), (1, 3))
+        self.server.pieces.put(None)
+        self.assertEqual(sock.recv(100), b"0\r\n\r\n")
+        self.assertEqual(sock.recv(1), b"")
+
+    def test_a_client_that_leaves_a_stream_takes_it_along(self):
+        network, sock = self.stream()
+        self.head_of(sock)
+        sock.close()
+        self.eventually(lambda: not network.connections)
+
+    def test_faults_of_a_streams_request(self):
+        for kind, seen in (("drop_request", 0), ("cut_request", 0), ("duplicate", 2), ("stall_request", 1)):
+            self.server.got.clear()
+            network, sock = self.stream(stream_faults={kind: 1}, settings={"stall_max": 0.2})
+            if seen:
+                self.head_of(sock)
+                self.assertEqual(self.piece(sock, b"data"), b"4\r\ndata\r\n") if seen == 1 else None
+            else:
+                self.assertEqual(sock.recv(1), b"")
+            self.eventually(lambda: len(self.server.got) == seen)
+            self.assertEqual((network.fired, network.fired_on_streams[kind]), ({kind: 1}, 0), kind)  # no "-watch" link
+
+    def test_faults_of_pieces(self):
+        data = bytes(1000)
+        whole = b"3e8\r\n%s\r\n" % data
+        for kind in ("drop_reply", "cut_reply", "partition", "partition_out", "partition_back"):
+            network, sock = self.stream(stream_faults={kind: 1}, settings={"partition_max": 0.2})
+            self.head_of(sock)
+            got = self.piece(sock, data)
+            self.assertLess(len(got), len(whole), kind)
+            self.assertTrue(whole.startswith(got), kind)
+            self.assertEqual(network.fired, {kind: 1})
+        for kind in ("delay", "stall_reply"):
+            network, sock = self.stream(stream_faults={kind: 1}, settings={"delay_max": 0.5, "stall_max": 0.5})
+            self.head_of(sock)
+            began = time.monotonic()
+            self.assertEqual([self.piece(sock, data) for _ in range(4)], [whole] * 4)
+            self.assertGreater(time.monotonic() - began, 0.3, kind)
+            self.assertEqual(network.fired, {kind: 4})
+        network, sock = self.stream(stream_faults={"corrupt_reply": 1})
+        self.head_of(sock)
+        got = self.piece(sock, data)
+        changed = [a ^ b for a, b in zip(got, whole, strict=True) if a != b]
+        self.assertEqual([change.bit_count() for change in changed], [1])
+
+    def test_healing_leaves_a_stream_that_has_no_trouble(self):
+        network, sock = self.stream()
+        self.head_of(sock)
+        self.assertEqual(self.piece(sock, b"1"), b"1\r\n1\r\n")
+        network.heal()
+        self.assertEqual(self.piece(sock, b"2"), b"1\r\n2\r\n")
+        network, sock = self.stream(stream_faults={"partition": 1}, settings={"partition_max": 60})
+        self.head_of(sock)
+        self.server.pieces.put(b"3")
+        self.eventually(lambda: network.held == 1)
+        network.heal()
+        self.assertEqual(sock.recv(1), b"")
+
+    def test_who_asks_where_to_watch_is_led_through_a_link_of_its_own(self):
+        network = Network(1, {})
+        self.addCleanup(network.close)
+        port = self.server.server_address[1]
+        url = network.link("a", port, port)
+        with urllib.request.urlopen(url + "/v1/info") as answer:
+            info = json.load(answer)
+        self.assertEqual(info["version"], "1")
+        self.assertEqual([link.name for link in network.links], ["a-watch", "a"])
+        self.assertEqual(info["watch"], network.links[1].watch_url)
+        self.port = int(info["watch"].rsplit(":", 1)[1])
+        self.assertEqual(self.post(b"through"), b"through")
+        self.assertEqual(network.links[0].seen["echo"], 1)
+
     def test_stalls_end(self):
         for kind in ("stall_request", "stall_reply"):
             network = self.network(settings={"stall_max": 0.5}, **{kind: 1})
@@ -196,7 +320,7 @@ class NetworkTest(unittest.TestCase):
     def test_partitions_stop_what_they_say_and_end(self):
         for kind, seen in (("partition", 0), ("partition_out", 0), ("partition_back", 1)):
             self.server.got.clear()
-            network = self.network(settings={"partition_max": 0.3}, **{kind: 1})
+            network = self.network(settings={"partition_max": 1.5}, **{kind: 1})
             self.assertIsNone(self.post())
             self.assertEqual((len(self.server.got), network.fired[kind]), (seen, 1), kind)
             network.heal()
@@ -220,7 +344,8 @@ class NetworkTest(unittest.TestCase):
             self.addCleanup(network.close)
             network.link(name, 1)
             link = network.links[0]
-            return [link.decide(call)[0] for _ in range(200) for call in ("commit", "read_pages", "write_pages")]
+            return [link.decide(call)[0] for _ in range(200) for call in ("commit", "read_pages", "write_pages", "watch",
+                                                                          "watch piece")]
         self.assertEqual(decisions(1), decisions(1))
         self.assertNotEqual(decisions(1), decisions(2))
         self.assertNotEqual(decisions(1), decisions(1, "b"))

@@ -14,17 +14,21 @@ or step by step:
 The workloads are those of tests/sim/workload.h. Everything random comes from the seed, but for what threads and the
 machine add.
 """
+import json
 import os
 import pathlib
 import random
 import select
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
 
 import cluster as graft
 import history
+import wire
+from history.hashes import digest
 
 CLIENT = graft.BUILD / "tests" / "sim" / "sim-client"
 IN_MODIFY = 2
@@ -38,6 +42,9 @@ WORKLOADS = {
     "grow": ("grow", {"writer": (), "reader": READER}),
     "synced": ("writers", {"left": SYNCED, "right": SYNCED}),
 }
+CONVERGE_SECONDS = 30
+CLIENT_KIND = 0x83
+TAIL = 16 << 10  # bytes at the end of a history, more than a calm client writes
 READERS_THINK_US, SYNCED_THINK_US = 4000, 2000
 DONE, FAILED, USAGE, UNSETTLED, BROKEN = range(5)  # exit codes
 
@@ -147,6 +154,13 @@ class Client:
                 return
         raise AssertionError(f"{self.workload.name}'s {self.name} did not settle: {self.why()}")
 
+    def stand(self):
+        """Where its replica stood when it said so last, calm; None: it did not yet."""
+        with open(self.log, "rb") as log:
+            log.seek(max(0, self.log.stat().st_size - TAIL))
+            lines = [line for line in log.read().split(b"\n")[:-1] if b'"op":"calm"' in line]
+        return json.loads(lines[-1]) if lines else None
+
     def why(self):
         return self.errors.read_text()[-1000:]
 
@@ -159,6 +173,8 @@ class Workload:
         self.name, self.cluster, self.folder = name, cluster, cluster.folder
         self.random = random.Random(f"{name} {seed}")
         self.deadline_ms = deadline_ms
+        self.log = self.folder / f"{name}-mover.jsonl"  # of what it does itself
+        self.log.touch()
         self.servers = None
         self.program, clients = WORKLOADS[name]
         self.clients = [Client(self, client, options) for client, options in clients.items()]
@@ -219,6 +235,57 @@ class Workload:
         finally:
             os.close(watch)
 
+    def converge(self, seconds=CONVERGE_SECONDS):
+        """There must be no faults any more. The clients that sync in the background stop changing anything, and are in step
+        with the servers and with each other soon, without being told; and so once more after the head moved, of which
+        the watch stream tells. How long the two took; an AssertionError if it is too long."""
+        synced = [client for client in self.clients if client.options == SYNCED]
+        if not synced:
+            return ()
+        caller = wire.Caller(self.cluster.metastore)
+        took = []
+        for client in synced:
+            client.process.send_signal(signal.SIGUSR1)
+        for turn in range(2):
+            if turn:
+                self.move_the_head(caller)
+            began = time.monotonic()
+            head = caller.head(wire.gid_bytes(self.vid))[2]
+            while True:
+                for client in synced:
+                    if client.process.poll() is not None:
+                        client.start("--calm")
+                stand = [client.stand() for client in synced]
+                if all(at and at["remote"] == head and at["local"] == at["mapped"] and at["status"] == "ok" and
+                       "token" not in at for at in stand):
+                    break
+                assert time.monotonic() - began < seconds, \
+                    f"{self.name}: {seconds} s after the last fault, with the head at {head}, the clients stand at {stand}"
+                time.sleep(0.01)
+                head = caller.head(wire.gid_bytes(self.vid))[2]
+            took.append(time.monotonic() - began)
+        caller.close()
+        return took
+
+    def move_the_head(self, caller):
+        """A commit without pages, by somebody else; that, too, is in the history."""
+        vid = wire.gid_bytes(self.vid)
+        head, token = caller.head(vid), os.urandom(16)
+        count = head.get(3, 0)
+        content = digest(vid, head[2], count, count, {})
+        said = {"token": token.hex(), "base": head[2], "pushes": count, "cut": count, "digest": content.hex(), "segments": 0}
+        self.note("begin", **said)
+        self.note("send", **said)
+        answer = caller.post("commit", {1: vid, 2: head[2], 3: head[4], 4: token, 5: content, 6: wire.gid(CLIENT_KIND),
+                                        7: count, 8: count})
+        assert answer.code == 200, answer.text
+        self.note("settle", token=token.hex(), digest=content.hex(), lsn=wire.decode(answer.message[1][0])[2][0])
+
+    def note(self, what, **fields):
+        with open(self.log, "a") as log:
+            print(json.dumps({"t": time.monotonic_ns(), "c": "mover", "r": 0, "i": 0, "e": "note", "op": what,
+                              "vid": self.vid, **fields}), file=log)
+
     def finish(self):
         """Stops the clients, has each settle, and gives the history. There must be no faults any more."""
         self.servers = None
@@ -229,7 +296,7 @@ class Workload:
         return self.events()
 
     def events(self):
-        return history.load([client.log for client in self.clients])
+        return history.load([self.log, *(client.log for client in self.clients)])
 
 
 def run_workload(name, cluster, seed, seconds, servers=None):

@@ -205,6 +205,9 @@ class Story:
     def note_abandon(self, replica, line):
         replica.token = None
 
+    def note_calm(self, replica, line):
+        self.note_status(replica, line)
+
     def note_pulled(self, replica, line):
         """A local LSN that says: as the servers' LSN so and so."""
         replica.made[line["local"]] = Remote(line["remote"])

@@ -322,9 +322,12 @@ static void write_ready(struct http_request *request, struct bytes whole)
         fault = mock->write_faults[MIN(mock->writes, MOCK_COMMITS_MAX - 1)];
         mock->writes++;
     }
-    if (fault == WRITE_BUSY) {
+    if (fault == WRITE_BUSY || fault == WRITE_BAD_BYTES) {
         struct graft_error error;
-        error_set(&error, GRAFT_UNAVAILABLE, GRAFT_DETAIL_OVERLOADED, "the mock is busy");
+        if (fault == WRITE_BUSY)
+            error_set(&error, GRAFT_UNAVAILABLE, GRAFT_DETAIL_OVERLOADED, "the mock is busy");
+        else
+            error_set(&error, GRAFT_INVALID, GRAFT_DETAIL_BAD_CHECKSUM, "the mock got other bytes");
         http_respond_error(request, &error, 0);
         return;
     }

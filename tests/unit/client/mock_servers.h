@@ -40,6 +40,7 @@ enum commit_fault {
 enum write_fault {
     WRITE_PLAIN,
     WRITE_BUSY,        // 503
+    WRITE_BAD_BYTES,   // INVALID / BAD_CHECKSUM: they changed on the way
     WRITE_FEWER_PAGES, // a reference that leaves out the last page
 };
 

@@ -146,6 +146,42 @@ Test(sync, pauses_grow_with_every_failure_and_are_short_again_after_a_success)
     graft_sync_stop(a.volume);
 }
 
+Test(sync, tries_again_what_was_damaged_on_its_way)
+{
+    struct events events = EVENTS;
+    struct graft_sync_settings settings = {.push = true, .on_event = note, .context = &events};
+
+    replica_create(&a);
+    mock.write_faults[0] = mock.write_faults[1] = WRITE_BAD_BYTES;
+    replica_commit(&a, 1, 3);
+    expect_ok(graft_sync_start(a.volume, &settings, &err));
+    await_good(&events, 1);
+    cr_assert_eq(events.failed, 2);
+    cr_assert_eq(replica_info(&a).pending_commits, 0);
+    graft_sync_stop(a.volume);
+}
+
+Test(sync, leaves_alone_what_only_the_user_can_decide)
+{
+    struct events events = EVENTS, others = EVENTS;
+    struct graft_sync_settings settings = {.push = true, .on_event = note, .context = &events};
+    struct graft_sync_settings pull = {.pull = true, .poll_ms = 10, .on_event = note, .context = &others};
+    struct graft_volume *other;
+
+    replica_create(&a);
+    mock.commit_faults[0] = COMMIT_CHAIN_MISMATCH;
+    replica_commit(&a, 1, 1);
+    expect_ok(graft_sync_start(a.volume, &settings, &err));
+    // What is polled meanwhile tells that there was time enough for another try.
+    expect_ok(graft_volume_create(a.client, MOCK_PAGE_SIZE, GRAFT_FIXED, &other, &err));
+    expect_ok(graft_sync_start(other, &pull, &err));
+    await_good(&others, 30);
+    cr_assert_eq(replica_info(&a).status, GRAFT_VOLUME_CORRUPT);
+    cr_assert_eq(events.failed, 1);
+    graft_volume_close(other);
+    graft_sync_stop(a.volume);
+}
+
 // ---- who waits for whom -------------------------------------------------------------------------
 
 #define HANGING 9u
