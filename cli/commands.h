@@ -12,6 +12,7 @@ extern const struct cli_command command_push, command_pull, command_sync, comman
     command_clone;                                                                         // sync.c
 extern const struct cli_command command_status, command_log, command_watch, command_check; // inspect.c
 extern const struct cli_command command_segment_list, command_segment_show;                // segment.c
+extern const struct cli_command command_stub;                                              // stub.c
 
 // sync --watch: the volumes named, or all.
 enum exit_code cli_sync_watch(struct cli *cli, char **arguments, int argument_count); // sync_watch.c

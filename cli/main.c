@@ -8,23 +8,13 @@
 #include <string.h>
 
 #include "cli/cli.h"
+#include "client/settings.h"
 #include "common/base/error.h"
 
 #define SPECS_MAX 24
 
 static const struct option_spec global_specs[] = {
-    {"data", OPTION_STRING, offsetof(struct cli_settings, data), .metavar = "DIR", .env = "GRAFT_DATA",
-     .fallback = "graft-data", .help = "directory of the local replicas"},
-    {"metastore", OPTION_STRING, offsetof(struct cli_settings, metastore), .metavar = "URL",
-     .env = "GRAFT_METASTORE", .fallback = "http://127.0.0.1:3001", .help = "where the metastore listens"},
-    {"pagestore", OPTION_STRING, offsetof(struct cli_settings, pagestore), .metavar = "URL",
-     .env = "GRAFT_PAGESTORE", .fallback = "http://127.0.0.1:3000", .help = "where the pagestore listens"},
-    {"deadline", OPTION_DURATION, offsetof(struct cli_settings, deadline_ms), .metavar = "TIME",
-     .env = "GRAFT_DEADLINE", .fallback = "30s", .help = "the longest that one request to a server may take",
-     .min = 1, .max = 24 * 3600 * 1000},
-    {"durability", OPTION_STRING, offsetof(struct cli_settings, durability), .metavar = "LEVEL",
-     .env = "GRAFT_DURABILITY", .fallback = "full",
-     .help = "of local commits: full (on the disk at once) or normal (survive a kill, not a power failure)"},
+    CLIENT_OPTIONS(struct cli_settings),
     {"json", OPTION_FLAG, offsetof(struct cli_settings, json), .help = "answer in JSON, errors included"},
     {"progress", OPTION_FLAG, offsetof(struct cli_settings, progress), .fallback = "true",
      .help = "show progress on a terminal; --no-progress turns it off"},

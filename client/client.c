@@ -4,6 +4,7 @@
 #include "client/client.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "client/sync.h"
 
@@ -67,6 +68,11 @@ enum graft_status graft_open(const struct graft_settings *settings, struct graft
     struct graft *client = calloc(1, sizeof *client);
     if (!client)
         return error_set(err, GRAFT_INTERNAL, GRAFT_DETAIL_NO_MEMORY, "no memory for a client");
+    client->data = strdup(settings->data);
+    if (!client->data) {
+        free(client);
+        return error_set(err, GRAFT_INTERNAL, GRAFT_DETAIL_NO_MEMORY, "no memory for a client");
+    }
     struct store_settings store_settings = {.directory = settings->data,
                                             .memory_size = settings->memory_size,
                                             .durability = settings->durability};
@@ -90,6 +96,7 @@ no_fetcher:
 no_remote:
     store_close(client->store);
 no_store:
+    free(client->data);
     free(client);
     return status;
 }
@@ -101,6 +108,7 @@ static void client_free(struct graft *client)
     fetcher_free(client->fetcher);
     store_close(client->store);
     mutex_release(&client->lock);
+    free(client->data);
     free(client);
 }
 

@@ -15,6 +15,7 @@
 #ifndef CLIENT_CLIENT_H
 #define CLIENT_CLIENT_H
 
+#include <stdatomic.h>
 #include <sys/queue.h>
 
 #include "client/fetch.h"
@@ -31,6 +32,7 @@
 struct sync;
 
 struct graft {
+    char *data; // the data directory
     struct store *store;
     struct remote remote;
     struct fetcher *fetcher;
@@ -53,6 +55,13 @@ struct graft_volume {
     struct mutex turn_lock; // RANK_TURN
     struct cond turn_over;
     bool turn_taken; // turn_lock
+
+    // freeze.c
+    unsigned freezes;             // turn_lock; while there are any, the servers' head is not taken over
+    bool refused;                 // turn_lock; somebody was told to come again
+    bool applying;                // turn_lock; by who has the turn
+    bool applying_other;          // turn_lock; and drops commits, or may
+    atomic_uint_fast64_t history; // odd while commits are dropped
 };
 
 // ---- arguments ----------------------------------------------------------------------------------
@@ -94,6 +103,15 @@ static inline void volume_turn_give_p(struct graft_volume **volume)
 #define TURN_GUARD(volume_pointer)                                               \
     _cleanup_(volume_turn_give_p) struct graft_volume *turn_ = (volume_pointer); \
     volume_turn_take(turn_)
+
+// Around applying what a pull or reset brought, for who has the turn. BUSY / FROZEN: not now. `other_history`: what a pin
+// saw before need not be an ancestor of what it sees afterwards.
+enum graft_status volume_apply_begin(struct graft_volume *volume, bool other_history,
+                                     struct graft_error *err);
+void volume_apply_end(struct graft_volume *volume);
+// For graft_snapshot_history(): read before and after a pin is made.
+uint64_t volume_history(const struct graft_volume *volume);
+uint64_t volume_history_unknown(void); // equal to no other
 
 // [network] Brings a page that the store called PENDING at this pin.
 enum graft_status volume_fetch(struct graft_volume *volume, struct store_pin *pin,

@@ -69,7 +69,11 @@ enum graft_status pull_run(struct graft_volume *volume, uint64_t *ret_changed, s
         return status;
     FAILPOINT("pull.answered");
     struct store_pull apply = pull_for_store(&state, &pull);
-    status = store_apply_pull(volume->store, &apply, err);
+    status = volume_apply_begin(volume, pull.everything, err);
+    if (status == GRAFT_OK) {
+        status = store_apply_pull(volume->store, &apply, err);
+        volume_apply_end(volume);
+    }
     if (status != GRAFT_OK)
         return error_context(err, status, "pulling volume %s", gid_format(&volume->source.vid).text);
     if (ret_changed && pull.head.lsn == state.remote.lsn)

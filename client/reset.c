@@ -7,6 +7,17 @@
 #include "common/base/check.h"
 #include "common/base/failpoint.h"
 
+static enum graft_status apply_reset(struct graft_volume *volume, const struct store_pull *apply,
+                                     struct graft_error *err)
+{
+    enum graft_status status = volume_apply_begin(volume, true, err);
+    if (status != GRAFT_OK)
+        return status;
+    status = store_apply_reset(volume->store, apply, err);
+    volume_apply_end(volume);
+    return status;
+}
+
 static enum graft_status reset_along(struct graft_volume *volume, uint64_t *ret_dropped,
                                      struct graft_error *err)
 {
@@ -29,7 +40,7 @@ static enum graft_status reset_along(struct graft_volume *volume, uint64_t *ret_
     FAILPOINT("reset.answered");
     struct store_pull apply = pull_for_store(&state, &pull);
     *ret_dropped = state.local_lsn - state.mapped_lsn;
-    return store_apply_reset(volume->store, &apply, err);
+    return apply_reset(volume, &apply, err);
 }
 
 static enum graft_status reattach(struct graft_volume *volume, uint64_t *ret_dropped, struct graft_error *err)
@@ -52,7 +63,7 @@ static enum graft_status reattach(struct graft_volume *volume, uint64_t *ret_dro
     struct store_pull apply = {
         .after_lsn = state.remote.lsn, .head = {head.lsn, head.chain, head.page_count}, .everything = true};
     *ret_dropped = state.local_lsn - state.mapped_lsn;
-    return store_apply_reset(volume->store, &apply, err);
+    return apply_reset(volume, &apply, err);
 }
 
 enum graft_status graft_discard(struct graft_volume *volume, unsigned flags, uint64_t *ret_dropped,

@@ -12,6 +12,7 @@ struct graft_snapshot {
     struct graft_volume *volume;
     struct store_pin *pin; // one of these two
     struct remote_view *view;
+    uint64_t history;
     struct mutex lock;          // RANK_LEAF
     struct fetch_job *prefetch; // lock; NULL before the first graft_prefetch()
 };
@@ -51,11 +52,14 @@ enum graft_status graft_snapshot_open(struct graft_volume *volume, struct graft_
         status = snapshot_new(volume, &snapshot, err);
     if (status != GRAFT_OK)
         return status;
+    uint64_t before = volume_history(volume);
     status = store_pin_open(volume->store, &snapshot->pin, err);
     if (status != GRAFT_OK) {
         graft_snapshot_release(snapshot);
         return status;
     }
+    bool settled = before % 2 == 0 && before == volume_history(volume);
+    snapshot->history = settled ? before : volume_history_unknown();
     *ret_snapshot = snapshot;
     return GRAFT_OK;
 }
@@ -86,6 +90,7 @@ enum graft_status graft_snapshot_open_remote(struct graft_volume *volume, uint64
     status = snapshot_new(volume, &snapshot, err);
     if (status != GRAFT_OK)
         return status;
+    snapshot->history = volume_history_unknown();
     status = remote_view_new(volume->client->fetcher, &head, &snapshot->view, err);
     if (status != GRAFT_OK) {
         graft_snapshot_release(snapshot);
@@ -112,6 +117,11 @@ uint64_t graft_snapshot_remote_lsn(const struct graft_snapshot *snapshot)
     if (!snapshot)
         return 0;
     return snapshot->pin ? store_pin_remote(snapshot->pin)->lsn : remote_view_head(snapshot->view)->lsn;
+}
+
+uint64_t graft_snapshot_history(const struct graft_snapshot *snapshot)
+{
+    return snapshot ? snapshot->history : 0;
 }
 
 enum graft_status snapshot_read_pin(struct graft_volume *volume, struct store_pin *pin, uint32_t pageidx,

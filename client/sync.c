@@ -511,6 +511,24 @@ void sync_note_commit(struct graft_volume *volume)
         wake(sync);
 }
 
+void sync_note_thaw(struct graft_volume *volume)
+{
+    struct sync *sync = sync_of(volume->client);
+
+    if (!sync)
+        return;
+    mutex_lock(&sync->lock);
+    struct sync_job *job = find_locked(sync, volume);
+    bool due = job && job->settings.pull;
+    if (due) {
+        job->pull_due = true;
+        job->not_before_us = 0;
+    }
+    mutex_unlock(&sync->lock);
+    if (due)
+        wake(sync);
+}
+
 // Takes out the volume's job, and waits for that of an earlier handle of the same VID, which is about to go.
 static void clear_locked(struct sync *sync, const struct graft_volume *volume, bool earlier_too)
 {

@@ -12,6 +12,8 @@ void sync_end(struct sync *sync);  // stops the threads; NULL is fine
 void sync_free(struct sync *sync); // no volume is left; NULL is fine
 // A local commit was made: a volume that pushes by itself does so now.
 void sync_note_commit(struct graft_volume *volume);
+// The volume's head may move again, and a pull or reset was refused while it might not.
+void sync_note_thaw(struct graft_volume *volume);
 // Takes the volume out, waits for what is being done for it. Nothing if it is not in.
 void sync_remove(struct graft *client, struct graft_volume *volume);
 

@@ -155,20 +155,30 @@ enum graft_status volume_acquire(struct graft *client, const struct gid *vid,
     return GRAFT_OK;
 }
 
-enum graft_status graft_volume_create(struct graft *client, uint32_t page_size, enum graft_volume_kind kind,
-                                      struct graft_volume **ret_volume, struct graft_error *err)
+void graft_vid_make(char ret_vid[GRAFT_VID_SIZE])
+{
+    struct gid vid = gid_make(GID_VOLUME, clock_wall_ms(clock_system()));
+    memcpy(ret_vid, gid_format(&vid).text, GRAFT_VID_SIZE);
+}
+
+enum graft_status graft_volume_create_as(struct graft *client, const char *vid_text, uint32_t page_size,
+                                         enum graft_volume_kind kind, struct graft_volume **ret_volume,
+                                         struct graft_error *err)
 {
     struct store_volume *store;
+    struct gid vid;
 
     REQUIRE(client);
+    REQUIRE(vid_text);
     REQUIRE(ret_volume);
     enum graft_status status = store_check_fork(client->store, err);
+    if (status == GRAFT_OK)
+        status = gid_parse(vid_text, GID_VOLUME, &vid, err);
     if (status != GRAFT_OK)
         return status;
     if (kind != GRAFT_FIXED && kind != GRAFT_VARIABLE)
         return error_set(err, GRAFT_INVALID, GRAFT_DETAIL_BAD_ARGUMENT,
                          "a volume's kind is GRAFT_FIXED or GRAFT_VARIABLE, not %d", (int)kind);
-    struct gid vid = gid_make(GID_VOLUME, clock_wall_ms(clock_system()));
     status = store_volume_create(client->store, &vid, page_size ? page_size : PAGE_SIZE_DEFAULT, kind, &store,
                                  err);
     if (status != GRAFT_OK)
@@ -176,6 +186,15 @@ enum graft_status graft_volume_create(struct graft *client, uint32_t page_size, 
     // The store's own handle keeps the volume in place until the shared object holds it.
     _cleanup_(store_volume_close_p) struct store_volume *held = store;
     return volume_acquire(client, &vid, ret_volume, err);
+}
+
+enum graft_status graft_volume_create(struct graft *client, uint32_t page_size, enum graft_volume_kind kind,
+                                      struct graft_volume **ret_volume, struct graft_error *err)
+{
+    char vid[GRAFT_VID_SIZE];
+
+    graft_vid_make(vid);
+    return graft_volume_create_as(client, vid, page_size, kind, ret_volume, err);
 }
 
 enum graft_status graft_volume_open(struct graft *client, const char *vid_text,
@@ -283,6 +302,28 @@ void volume_turn_give(struct graft_volume *volume)
     volume->turn_taken = false;
     mutex_unlock(&volume->turn_lock);
     cond_signal(&volume->turn_over);
+}
+
+enum graft_status graft_volume_head(struct graft_volume *volume, struct graft_volume_head *ret_head,
+                                    struct graft_error *err)
+{
+    struct store_state state;
+
+    REQUIRE(volume);
+    REQUIRE(ret_head);
+    enum graft_status status = store_check_fork(volume->client->store, err);
+    if (status != GRAFT_OK)
+        return status;
+    store_volume_state(volume->store, &state);
+    *ret_head = (struct graft_volume_head){
+        .page_size = state.page_size,
+        .kind = state.kind,
+        .page_count = state.page_count,
+        .local_lsn = state.local_lsn,
+        .status = state.status,
+        .status_error = state.status_error,
+    };
+    return GRAFT_OK;
 }
 
 enum graft_status graft_volume_info(struct graft_volume *volume, struct graft_volume_info *ret_info,

@@ -107,6 +107,12 @@ enum graft_volume_kind {
 // to 65,536; 0 means 4,096.
 enum graft_status graft_volume_create(struct graft *client, uint32_t page_size, enum graft_volume_kind kind,
                                       struct graft_volume **ret_volume, struct graft_error *err);
+// A fresh VID, of no volume yet, and a volume of that VID: for callers that name a volume before they know its page size.
+// INVALID / EXISTS if this data directory has one of that VID.
+void graft_vid_make(char ret_vid[GRAFT_VID_SIZE]);
+enum graft_status graft_volume_create_as(struct graft *client, const char *vid, uint32_t page_size,
+                                         enum graft_volume_kind kind, struct graft_volume **ret_volume,
+                                         struct graft_error *err);
 // Opens a local replica. NOT_FOUND if this data directory has none of that VID.
 enum graft_status graft_volume_open(struct graft *client, const char *vid, struct graft_volume **ret_volume,
                                     struct graft_error *err);
@@ -120,6 +126,27 @@ enum graft_status graft_volume_delete(struct graft *client, const char *vid, str
 // Calls `visit` for each local volume, in the order of their VIDs, until it returns false.
 enum graft_status graft_volume_list(struct graft *client, bool (*visit)(void *context, const char *vid),
                                     void *context, struct graft_error *err);
+
+// ---- names ------------------------------------------------------------------------------------------------------------
+
+// Tags are names for volumes in this data directory, for people and scripts: the servers do not know them. A tag may name
+// a volume that is not here (yet).
+bool graft_tag_is_name(const char *tag); // up to 64 of A-Z a-z 0-9 . _ -, neither "random" nor a VID
+// Durable on return; replaces what the tag named. `vid` NULL removes it: NOT_FOUND if there is none. INVALID for a name
+// that cannot be a tag.
+enum graft_status graft_tag_set(struct graft *client, const char *tag, const char *vid,
+                                struct graft_error *err);
+enum graft_status graft_tag_get(struct graft *client, const char *tag, char ret_vid[GRAFT_VID_SIZE],
+                                struct graft_error *err); // NOT_FOUND
+// In the order of their names, until `visit` returns false.
+enum graft_status graft_tag_list(struct graft *client,
+                                 bool (*visit)(void *context, const char *tag, const char *vid),
+                                 void *context, struct graft_error *err);
+
+// A stub file is a text file that names a volume, so that programs that open files can be told of one. Writing replaces the
+// file, durably. Reading: NOT_FOUND, INVALID / BAD_MESSAGE if the file is none.
+enum graft_status graft_stub_write(const char *path, const char *vid, struct graft_error *err);
+enum graft_status graft_stub_read(const char *path, char ret_vid[GRAFT_VID_SIZE], struct graft_error *err);
 
 enum graft_volume_status {
     GRAFT_VOLUME_OK = 0,
@@ -158,6 +185,18 @@ struct graft_volume_info {
 enum graft_status graft_volume_info(struct graft_volume *volume, struct graft_volume_info *ret_info,
                                     struct graft_error *err);
 
+struct graft_volume_head {
+    uint32_t page_size;
+    enum graft_volume_kind kind;
+    uint32_t page_count;
+    uint64_t local_lsn;
+    enum graft_volume_status status; // never UNKNOWN
+    struct graft_error status_error;
+};
+// What of graft_volume_info() costs nothing.
+enum graft_status graft_volume_head(struct graft_volume *volume, struct graft_volume_head *ret_head,
+                                    struct graft_error *err);
+
 // ---- reading --------------------------------------------------------------------------------------------------------
 
 // Pins the local head. Readers never block writers, pushes or pulls.
@@ -172,6 +211,11 @@ void graft_snapshot_release(struct graft_snapshot *snapshot); // NULL is fine
 uint32_t graft_snapshot_page_count(const struct graft_snapshot *snapshot);
 uint64_t graft_snapshot_local_lsn(const struct graft_snapshot *snapshot);  // 0 for a remote snapshot
 uint64_t graft_snapshot_remote_lsn(const struct graft_snapshot *snapshot); // that it is based on
+
+// A number for the line of commits that the snapshot is on. Of two snapshots of one open volume with the same number, the
+// later one extends the earlier one: it came by commits and pulls. After a reset the number is another one (it may also
+// change without such a cause), and pages may be other ones at numbers that look the same.
+uint64_t graft_snapshot_history(const struct graft_snapshot *snapshot);
 
 // [network, if the page is not here] Reads one page into `to`, which has room for page_size bytes; *ret_size is the page's
 // size (always page_size in a fixed volume; 0 beyond page_count in either kind). The bytes were verified. UNAVAILABLE
@@ -214,6 +258,13 @@ uint32_t graft_writer_page_count(const struct graft_writer *writer);
 enum graft_status graft_writer_commit(struct graft_writer *writer, uint64_t *ret_lsn,
                                       struct graft_error *err);
 void graft_writer_abort(struct graft_writer *writer); // frees it; NULL is fine
+
+// Keeps the head from being moved by the servers: until graft_thaw(), pulls and resets of this volume give BUSY / FROZEN
+// when they have the servers' answer, and background sync comes again. Waits for one that is being applied. Local commits
+// go on. Freezes are counted; each has its thaw, from any thread. Meant for the moments in which a writer that cannot begin
+// again is committed.
+enum graft_status graft_freeze(struct graft_volume *volume, struct graft_error *err);
+void graft_thaw(struct graft_volume *volume); // NULL is fine
 
 // ---- synchronising --------------------------------------------------------------------------------------------------
 

@@ -166,6 +166,7 @@ static const char *const detail_names[] = {
     [GRAFT_DETAIL_FORKED] = "FORKED",
     [GRAFT_DETAIL_HOT_JOURNAL] = "HOT_JOURNAL",
     [GRAFT_DETAIL_BAD_STORE] = "BAD_STORE",
+    [GRAFT_DETAIL_FROZEN] = "FROZEN",
 };
 
 const char *graft_status_name(enum graft_status status)

@@ -12,6 +12,9 @@
 #define PAGE_SIZE_MAX 65536u
 #define PAGE_SIZE_DEFAULT 4096u
 
+// names
+#define TAG_NAME_SIZE_MAX 64u
+
 // messages
 #define UNARY_REQUEST_SIZE_MAX (64 * KIB) // every unary call but those named below
 #define COMMIT_REQUEST_SIZE_MAX (4 * MIB)
@@ -68,6 +71,12 @@
 #define CATCHUP_WAIT_MS 5000u           // that a read waits for that, or for a commit read again
 #define REREADINGS_MAX 256u             // commits that are being read again because a segment is missing
 #define NEWEST_VERSIONS_SIZE (16 * MIB) // newest versions of pages kept in memory beside the index
+
+// SQLite
+#define OVERLAY_MEMORY_MAX (16 * MIB) // pages of one transaction; more spill to a file
+#define JOURNAL_MEMORY_MAX (4 * MIB)  // of one rollback journal; likewise
+#define ERRORS_KEPT_MAX 64u           // causes that graft_errors shows
+#define FRESH_VIDS_MAX 64u            // names given out for volumes that are not made yet
 
 // shutting down
 #define STOP_TIME_MAX_MS 10000u

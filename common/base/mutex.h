@@ -14,12 +14,14 @@
 
 enum lock_rank {
     // outermost: the engines
-    RANK_CLIENT = 10, // client: the table of open volumes
-    RANK_TURN = 15,   // client: whose turn it is to push or pull a volume
-    RANK_VOLUME = 20, // client: one volume's commit lock (may span a write to its own store)
-    RANK_SYNC = 30,   // client: the sync engine's jobs
-    RANK_FETCH = 40,  // client: the in-flight table
-    RANK_STORE = 50,  // client: the local store's pins and counters
+    RANK_SQLITE_OPEN = 4, // sqlite: data directories being opened and closed
+    RANK_SQLITE = 6,      // sqlite: the table of open volumes, their writers and paths
+    RANK_CLIENT = 10,     // client: the table of open volumes
+    RANK_TURN = 15,       // client: whose turn it is to push or pull a volume
+    RANK_VOLUME = 20,     // client: one volume's commit lock (may span a write to its own store)
+    RANK_SYNC = 30,       // client: the sync engine's jobs
+    RANK_FETCH = 40,      // client: the in-flight table
+    RANK_STORE = 50,      // client: the local store's pins and counters
 
     RANK_META_TABLE = 110,  // metastore: the table of volumes
     RANK_META_VOLUME = 120, // metastore: one volume's head and queue

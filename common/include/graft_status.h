@@ -63,6 +63,7 @@ enum graft_detail {
     GRAFT_DETAIL_FORKED = 29,      // a handle used in a child of the process that opened it
     GRAFT_DETAIL_HOT_JOURNAL = 30, // import: a -wal or -journal lies beside the SQLite file
     GRAFT_DETAIL_BAD_STORE = 31,   // an object store that lets a second create succeed
+    GRAFT_DETAIL_FROZEN = 32,      // a transaction of this process holds the volume's head where it is
 };
 
 #define GRAFT_ERROR_MESSAGE_SIZE 256

@@ -101,7 +101,7 @@ Test(error, every_number_has_a_name)
 {
     for (uint32_t i = 0; i <= GRAFT_INTERNAL; i++)
         cr_assert_str_neq(graft_status_name((enum graft_status)i), "?");
-    for (uint32_t i = 0; i <= GRAFT_DETAIL_BAD_STORE; i++) {
+    for (uint32_t i = 0; i <= GRAFT_DETAIL_FROZEN; i++) {
         cr_assert_not_null(graft_detail_name((enum graft_detail)i));
         cr_assert_str_neq(graft_detail_name((enum graft_detail)i), "?");
     }
@@ -116,8 +116,8 @@ Test(error, unknown_numbers_off_the_wire_become_internal)
     cr_assert_eq(status_from_wire(GRAFT_CORRUPT), GRAFT_CORRUPT);
     cr_assert_eq(status_from_wire(GRAFT_INTERNAL + 1), GRAFT_INTERNAL);
     cr_assert_eq(status_from_wire(UINT32_MAX), GRAFT_INTERNAL);
-    cr_assert_eq(detail_from_wire(GRAFT_DETAIL_BAD_STORE), GRAFT_DETAIL_BAD_STORE);
-    cr_assert_eq(detail_from_wire(GRAFT_DETAIL_BAD_STORE + 1), GRAFT_DETAIL_NONE);
+    cr_assert_eq(detail_from_wire(GRAFT_DETAIL_FROZEN), GRAFT_DETAIL_FROZEN);
+    cr_assert_eq(detail_from_wire(GRAFT_DETAIL_FROZEN + 1), GRAFT_DETAIL_NONE);
 }
 
 Test(error, ok_is_no_error, .signal = SIGABRT)

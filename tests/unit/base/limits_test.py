@@ -27,7 +27,7 @@ for name in stated:
     if name not in constants:
         cases.append((False, '%s is stated but no constant' % name))
 sources = ''
-for folder in ('common', 'client', 'metastore', 'pagestore', 'cli'):
+for folder in ('common', 'client', 'metastore', 'pagestore', 'cli', 'sqlite'):
     for path, _, files in os.walk(os.path.join(root, folder)):
         for name in files:
             if name.endswith(('.c', '.h')) and name != 'limits.h':

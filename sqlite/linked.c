@@ -1,0 +1,8 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "sqlite/include/graft_sqlite.h"
+#include "sqlite/vfs.h"
+
+int graft_sqlite_register(int make_default)
+{
+    return vfs_register(make_default);
+}
