@@ -64,7 +64,7 @@ class Install(cluster.GraftTest):
                                    text=True).stdout
             for word in usage.split():
                 if word.startswith("--"):
-                    self.assertIn(word.rstrip(",;`"), text, program)
+                    self.assertIn(word.rstrip(",;:`"), text, program)
 
     def test_sample_configurations_are_accepted(self):
         for name in ("metastore", "pagestore"):
