@@ -95,13 +95,14 @@ class Cluster:
 
     def __init__(self, folder, extra=(), between=Daemon.url):
         self.folder = pathlib.Path(folder)
+        self.segments = self.folder / "segments"
         key = self.folder / "cluster.key"
         key.touch(mode=0o600)
         key.write_text(os.urandom(32).hex())
         self.metastore = Daemon("metastore", self.folder, ["--store", f"rocksdb:{self.folder}/metastore", *extra],
                                 {"--listen": "listen", "--watch-listen": "watch"}).start()
         self.pagestore = Daemon("pagestore", self.folder,
-                                ["--store", f"fs:{self.folder}/segments", "--cache", self.folder / "cache",
+                                ["--store", f"fs:{self.segments}", "--cache", self.folder / "cache",
                                  "--metastore", between(self.metastore), *extra], {"--listen": "listen"}).start()
 
     def stop(self):

@@ -27,6 +27,7 @@
 
 #define SETTLE_TRIES 20u
 #define PAST_PAGES 8u
+#define READ_PAGES 64u
 #define OFFLINE_PAUSE_US 4000u
 
 enum exit_code { EXIT_DONE, EXIT_FAILED, EXIT_USAGE, EXIT_UNSETTLED, EXIT_BROKEN };
@@ -57,10 +58,16 @@ static void on_signal(int number)
 
 // ---- operations ---------------------------------------------------------------------------------
 
+// An INTERNAL may be a server's; after one of its own the store takes nothing any more.
+static bool store_has_failed(const struct sim *sim)
+{
+    return !sim->volume || store_note_remote(sim->volume->store, 0, NULL) != GRAFT_OK;
+}
+
 static void note_failure(struct sim *sim, const struct graft_error *err)
 {
     sim->offline = err->status == GRAFT_UNAVAILABLE;
-    if (err->status == GRAFT_CORRUPT || err->status == GRAFT_INTERNAL)
+    if (err->status == GRAFT_CORRUPT || (err->status == GRAFT_INTERNAL && store_has_failed(sim)))
         sim->broken = true;
 }
 
@@ -184,8 +191,11 @@ static enum graft_status do_sync_start(struct sim *sim, struct graft_error *err)
 static enum graft_status read_range(struct graft_snapshot *snapshot, uint32_t first, uint32_t count,
                                     uint8_t *pages, size_t *sizes, struct graft_error *err)
 {
+    const struct graft_page_range range = {first, count};
     enum graft_status status = GRAFT_OK;
 
+    if (count > READ_PAGES) // not one request for each
+        status = graft_hydrate(snapshot, &range, 1, err);
     for (uint32_t i = 0; i < count && status == GRAFT_OK; i++)
         status = graft_snapshot_read(snapshot, first + i, pages + (size_t)i * SIM_PAGE_SIZE_MAX,
                                      SIM_PAGE_SIZE_MAX, &sizes[i], err);

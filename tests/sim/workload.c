@@ -10,6 +10,8 @@
 #define PAGE_MAGIC 0x474d4953u
 #define PAGE_HEADER 32u
 
+#define BULK_SPREAD 40u
+
 #define BANK_ACCOUNTS 20u
 #define BANK_LEDGER_PAGES 4u
 #define BANK_PAGE_SIZE 1024u
@@ -95,14 +97,20 @@ static enum graft_status write_random(struct author *author, struct change *chan
     return change_write(change, pageidx, page, size, err);
 }
 
-static enum graft_status scatter(struct author *author, struct change *change, uint32_t count,
-                                 struct graft_error *err)
+static enum graft_status scatter_below(struct author *author, struct change *change, uint32_t spread,
+                                       uint32_t count, struct graft_error *err)
 {
     enum graft_status status = GRAFT_OK;
 
     while (count-- > 0 && status == GRAFT_OK)
-        status = write_random(author, change, 1 + (uint32_t)rng_below(author->rng, author->load->pages), err);
+        status = write_random(author, change, 1 + (uint32_t)rng_below(author->rng, spread), err);
     return status;
+}
+
+static enum graft_status scatter(struct author *author, struct change *change, uint32_t count,
+                                 struct graft_error *err)
+{
+    return scatter_below(author, change, author->load->pages, count, err);
 }
 
 static enum graft_status register_next(struct author *author, struct change *change, struct graft_error *err)
@@ -128,6 +136,19 @@ static enum graft_status grow_next(struct author *author, struct change *change,
     // A commit that changed nothing would be none.
     if (status == GRAFT_OK && change->count == 0)
         status = scatter(author, change, 1, err);
+    return status;
+}
+
+static enum graft_status bulk_next(struct author *author, struct change *change, struct graft_error *err)
+{
+    enum graft_status status = GRAFT_OK;
+
+    if (rng_below(author->rng, 8) == 0)
+        status = change_truncate(change, (uint32_t)rng_below(author->rng, BULK_SPREAD), err);
+    if (status == GRAFT_OK && rng_below(author->rng, 12) != 0)
+        return scatter_below(author, change, BULK_SPREAD, 1 + (uint32_t)rng_below(author->rng, 8), err);
+    for (uint32_t pageidx = 1; pageidx <= author->load->pages && status == GRAFT_OK; pageidx++)
+        status = write_random(author, change, pageidx, err);
     return status;
 }
 
@@ -293,6 +314,13 @@ static const struct workload WORKLOADS[] = {
      .weights = {[STEP_COMMIT] = 40, [STEP_PUSH] = 25, [STEP_PULL] = 8, [STEP_READ] = 17, [STEP_PAST] = 10},
      .first = grow_next,
      .next = grow_next},
+    {.name = "bulk",
+     .page_size = 4096,
+     .kind = GRAFT_FIXED,
+     .pages = SIM_PAGES_MAX,
+     .weights = {[STEP_COMMIT] = 55, [STEP_PUSH] = 35, [STEP_PULL] = 4, [STEP_READ] = 3, [STEP_PAST] = 3},
+     .first = bulk_next,
+     .next = bulk_next},
 };
 
 const struct workload *workload_find(const char *name)

@@ -8,6 +8,7 @@
 //     writers   the same on few pages, pushed after every commit or two: for several clients on one volume. Sometimes all
 //               that was not pushed is dropped, whether a push is under way or not.
 //     grow      random pages and truncations, also several in one commit
+//     bulk      a few pages and truncations; one commit in twelve writes all pages, which is enough for a segment of its own
 #ifndef TESTS_SIM_WORKLOAD_H
 #define TESTS_SIM_WORKLOAD_H
 
@@ -16,8 +17,8 @@
 #include "common/base/random.h"
 #include "tests/sim/recorder.h"
 
-#define SIM_PAGES_MAX 64u
-#define SIM_PAGE_SIZE_MAX 2048u
+#define SIM_PAGES_MAX 400u
+#define SIM_PAGE_SIZE_MAX 4096u
 
 enum step { STEP_COMMIT, STEP_PUSH, STEP_PULL, STEP_READ, STEP_PAST, STEP_RESET, STEP_COUNT };
 

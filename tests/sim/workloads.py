@@ -42,6 +42,8 @@ WORKLOADS = {
     "grow": ("grow", {"writer": (), "reader": READER}),
     "synced": ("writers", {"left": SYNCED, "right": SYNCED}),
 }
+# Not in the suites of every workload.
+LARGE = {"bulk": ("bulk", {"writer": ()})}
 CONVERGE_SECONDS = 30
 CLIENT_KIND = 0x83
 TAIL = 16 << 10  # bytes at the end of a history, more than a calm client writes
@@ -176,7 +178,7 @@ class Workload:
         self.log = self.folder / f"{name}-mover.jsonl"  # of what it does itself
         self.log.touch()
         self.servers = None
-        self.program, clients = WORKLOADS[name]
+        self.program, clients = {**WORKLOADS, **LARGE}[name]
         self.clients = [Client(self, client, options) for client, options in clients.items()]
         self.vid = self.clients[0].create()
         for client in self.clients[1:]:

@@ -111,7 +111,7 @@ def examine_segments(cluster, caller, references, report):
     for commit, reference in references:
         key = reference[1][0], reference[2][0]
         wanted.setdefault(key, (set(), commit))[0].update(page_set(reference[3][0]))
-    folder = cluster.folder / "segments" / "objects" / "segments@"
+    folder = cluster.segments / "objects" / "segments@"
     for (sid, owner), (pages, commit) in wanted.items():
         name = f"segment {wire.gid_text(sid)}, which LSN {commit.lsn} needs"
         answer = caller.post("segment", {1: sid})
