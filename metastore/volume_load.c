@@ -1,9 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-//     volume_load ─▶ RECORD ─▶ MARK ─▶ SEARCH ⟲ ─▶ HEAD ─▶ done
+//     volume_load ─▶ RECORD ─▶ MARK ─▶ SEARCH ⟲ ─▶ HEAD ─▶ ABOVE ⟲ ─▶ done
+//                               ▲                            └─▶ NEXT ─▶ done, or REMARK ─▶ CORRUPT
+//                               └───────────────────────────────────────────┘
 //     volume_read_on ─▶ FOLLOW ⟲ ─▶ MARK ─▶ done
 //
 // Each state reads one object: ask() names it, take() makes the next state of what came.
+//
+// The search ends at some commit that has none behind it. Where a store has lost one, that is not the newest, and to go on
+// from there would put another commit in its place. So LSNs above are tried, at growing distances (ABOVE): commits are
+// made in order, so one that is there while the one behind the head still is not (NEXT), and was not retired meanwhile
+// (REMARK), shows that something is missing. That costs the same for any history. It finds what was lost as long as four
+// times as many commits were kept behind it, up to ABOVE_MAX.
 //
 // Invariants of the search:
 //   1. `low` exists, or is the retirement mark, or 0;
@@ -22,9 +30,15 @@ enum load_state {
     LOAD_MARK,
     LOAD_SEARCH,
     LOAD_HEAD,
+    LOAD_ABOVE,
+    LOAD_NEXT,
+    LOAD_REMARK,
     LOAD_FOLLOW,
     LOAD_DONE,
 };
+
+// The longest distance at which a commit above the head is looked for: what is not summarised yet lies within.
+#define ABOVE_MAX ((uint64_t)SUMMARY_SMALL)
 
 struct load {
     struct objstore *store;
@@ -56,6 +70,13 @@ enum graft_status volume_other_history(const struct volume_state *state, uint64_
 
 // ---- the search
 
+static void begin_above(struct load *load)
+{
+    load->at = LOAD_ABOVE;
+    load->step = 1;
+    load->probe = load->low + 1 + load->step;
+}
+
 static void choose_probe(struct load *load)
 {
     CHECK(load->high == 0 || load->low < load->high);
@@ -66,13 +87,14 @@ static void choose_probe(struct load *load)
         load->probe = load->low + (load->high - load->low) / 2;
     } else if (load->low > load->state.retired_lsn) {
         load->at = LOAD_HEAD;
+    } else if (load->low == 0) {
+        begin_above(load);
     } else {
         load->at = LOAD_DONE;
         // A retired volume keeps its newest commit.
-        if (load->low > 0)
-            error_set(&load->error, GRAFT_CORRUPT, GRAFT_DETAIL_NONE,
-                      "the history up to LSN %llu was retired and there is no commit above it",
-                      (unsigned long long)load->low);
+        error_set(&load->error, GRAFT_CORRUPT, GRAFT_DETAIL_NONE,
+                  "the history up to LSN %llu was retired and there is no commit above it",
+                  (unsigned long long)load->low);
     }
 }
 
@@ -98,18 +120,27 @@ static void take_record(struct load *load, struct graft_error *error)
     load->at = LOAD_MARK;
 }
 
-static void take_mark(struct load *load, struct graft_error *error)
+// False: the mark is damaged.
+static bool take_retired(struct load *load, struct graft_error *error)
 {
     struct volume_state *state = &load->state;
     struct summary mark;
-    if (load->got.status == GRAFT_OK &&
-        summary_decode(buffer_bytes(&load->data), &state->record.vid, &mark, NULL, error) == GRAFT_OK) {
-        state->retired_lsn = mark.last_lsn;
-        state->retired_chain = mark.chain;
-    }
+    if (load->got.status == GRAFT_NOT_FOUND)
+        return true;
+    if (summary_decode(buffer_bytes(&load->data), &state->record.vid, &mark, NULL, error) != GRAFT_OK)
+        return false;
+    state->retired_lsn = mark.last_lsn;
+    state->retired_chain = mark.chain;
+    return true;
+}
+
+static void take_mark(struct load *load, struct graft_error *error)
+{
+    if (!take_retired(load, error))
+        return;
     // A mark above the head that was read on from: what was read is a leftover, and the history goes on above
     // the mark.
-    if (load->reading_on && state->head.lsn >= state->retired_lsn)
+    if (load->reading_on && load->state.head.lsn >= load->state.retired_lsn)
         load->at = LOAD_DONE;
     else
         begin_search(load);
@@ -132,7 +163,33 @@ static void take_head(struct load *load, struct graft_error *error)
     else
         commit_record_decode(buffer_bytes(&load->data), &load->state.record.vid, load->low, &load->state.head,
                              NULL, error);
-    load->at = LOAD_DONE;
+    begin_above(load);
+}
+
+static void take_above(struct load *load)
+{
+    if (load->got.status == GRAFT_OK) {
+        load->at = LOAD_NEXT;
+    } else if (load->step < ABOVE_MAX) {
+        load->step *= 4;
+        load->probe = load->low + 1 + load->step;
+    } else {
+        load->at = LOAD_DONE;
+    }
+}
+
+// There is a commit at `probe` and none behind the head.
+static void take_remark(struct load *load, struct graft_error *error)
+{
+    if (!take_retired(load, error))
+        return;
+    if (load->state.retired_lsn > load->low)
+        begin_search(load); // the history goes on above the new mark
+    else
+        error_set(error, GRAFT_CORRUPT, GRAFT_DETAIL_NONE,
+                  "commit %llu is missing, and commit %llu is there: the store has lost objects; bring them "
+                  "back, or restore a backup",
+                  (unsigned long long)load->low + 1, (unsigned long long)load->probe);
 }
 
 static void take_next(struct load *load, struct graft_error *error)
@@ -164,6 +221,12 @@ static void take(struct load *load)
         take_probe(load);
     else if (load->at == LOAD_HEAD)
         take_head(load, error);
+    else if (load->at == LOAD_ABOVE)
+        take_above(load);
+    else if (load->at == LOAD_NEXT) // made by somebody else since: what is found stands
+        load->at = load->got.status == GRAFT_OK ? LOAD_DONE : LOAD_REMARK;
+    else if (load->at == LOAD_REMARK)
+        take_remark(load, error);
     else
         take_next(load, error);
     buffer_release(&load->data);
@@ -196,14 +259,20 @@ static void ask(struct load *load)
         key = key_catalog(vid);
         break;
     case LOAD_MARK:
+    case LOAD_REMARK:
         key = key_retired(vid);
         break;
     case LOAD_SEARCH:
+    case LOAD_ABOVE:
         key = key_commit(vid, load->probe);
         size_max = 1; // only whether it exists
         break;
     case LOAD_HEAD:
         key = key_commit(vid, load->low);
+        break;
+    case LOAD_NEXT:
+        key = key_commit(vid, load->low + 1);
+        size_max = 1;
         break;
     default:
         CHECK(load->at == LOAD_FOLLOW);

@@ -2,6 +2,7 @@
 #include "tests/unit/metastore/log_fixture.h"
 
 #include <sched.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "metastore/keys.h"
@@ -46,7 +47,7 @@ Test(volume, reads_little_however_long_the_history)
     static const struct {
         uint64_t commits;
         int64_t gets_max;
-    } cases[] = {{20, 15}, {20000, 35}};
+    } cases[] = {{20, 20}, {20000, 40}};
     for (size_t i = 0; i < ARRAY_COUNT(cases); i++) {
         struct metrics *metrics = metrics_new();
         struct objstore *store = fixture_store_new_counted(metrics);
@@ -112,6 +113,65 @@ Test(volume, reports_damage)
     objstore_create_wait(fixture->store, key_commit(&vid, 1).text, junk, NULL);
     cr_assert_eq(fixture_state(fixture, &vid, false, &state, &error), GRAFT_CORRUPT);
     cr_assert(strstr(error.message, gid_format(&vid).text), "%s", error.message);
+}
+
+static void lose(struct objstore *store, const struct gid *vid, uint64_t first, uint64_t last)
+{
+    for (uint64_t lsn = first; lsn <= last; lsn++)
+        objstore_remove_wait(store, key_commit(vid, lsn).text, NULL);
+}
+
+// Of a log of `commits`, those from `first` to `last` are lost.
+static enum graft_status load_with_hole(uint64_t commits, uint64_t first, uint64_t last, uint64_t *ret_head,
+                                        struct graft_error *err)
+{
+    struct objstore *store = fixture_store_new();
+    struct log_fixture fixture;
+    struct gid vid = fixture_create_volume(store);
+    struct volume_state state = {0};
+    fixture_write_history(store, &vid, commits, NULL, NULL, NULL);
+    lose(store, &vid, first, last);
+    fixture_init(&fixture, store, true, 10);
+    enum graft_status status = fixture_state(&fixture, &vid, false, &state, err);
+    *ret_head = state.head.lsn;
+    fixture_release(&fixture);
+    objstore_close(store);
+    return status;
+}
+
+// Whether the search ends below the hole or jumps over it: below, it does not go on from there.
+Test(volume, does_not_go_on_from_below_a_lost_commit)
+{
+    static const struct {
+        uint64_t commits, first, last;
+    } holes[] = {{300, 290, 290}, {300, 299, 299}, {2, 1, 1}, {300, 270, 284}, {20, 1, 9}, {600, 256, 300}};
+    unsigned below = 0;
+    for (size_t i = 0; i < ARRAY_COUNT(holes); i++) {
+        struct graft_error error;
+        uint64_t head;
+        enum graft_status status =
+            load_with_hole(holes[i].commits, holes[i].first, holes[i].last, &head, &error);
+        if (status == GRAFT_OK) {
+            cr_assert_eq(head, holes[i].commits, "hole %zu: goes on from LSN %llu", i,
+                         (unsigned long long)head);
+            continue;
+        }
+        char missing[64];
+        snprintf(missing, sizeof missing, "commit %llu is missing", (unsigned long long)holes[i].first);
+        cr_assert_eq(status, GRAFT_CORRUPT, "%s", error.message);
+        cr_assert(strstr(error.message, missing), "%s", error.message);
+        below++;
+    }
+    cr_assert_geq(below, 3);
+}
+
+// Nothing tells of it: the head is the newest that is there.
+Test(volume, a_log_without_its_end_has_no_hole)
+{
+    struct graft_error error;
+    uint64_t head;
+    cr_assert_eq(load_with_hole(300, 291, 300, &head, &error), GRAFT_OK, "%s", error.message);
+    cr_assert_eq(head, 290);
 }
 
 Test(volume, keeps_a_bounded_number_in_memory)
