@@ -474,6 +474,9 @@ enum graft_status remote_watch_start(const struct remote *remote, const char *ur
     }
     request.items = list;
     request.n_items = item_count;
+    status = FAILPOINT_ERROR("remote.watch.before", err);
+    if (status != GRAFT_OK)
+        return status;
     return rpc_stream_start(&target, "watch", &request.base, WATCH_FRAME_SIZE_MAX, WATCH_STALL_MS,
                             watch_frame, watch, &watch->stream, err);
 }
@@ -498,7 +501,10 @@ enum graft_status remote_watch_url(const struct remote *remote, char **ret_url, 
                                       .bearer = remote->bearer,
                                       .deadline_ms = remote->deadline_ms,
                                       .response_max = INFO_RESPONSE_SIZE_MAX};
-    status = http_client_call(remote->http, &spec, &body, &outcome, err);
+    status = FAILPOINT_ERROR("remote.info.before", err);
+    if (status == GRAFT_OK)
+        status = http_client_call(remote->http, &spec, &body, &outcome, err);
+    FAILPOINT("remote.info.after");
     if (status != GRAFT_OK)
         return error_context(err, status, "asking %s where it can be watched", url);
     json_t *info = json_loadb((const char *)body.data, body.size, 0, NULL);

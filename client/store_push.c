@@ -241,7 +241,11 @@ enum graft_status store_push_retreat(struct store_volume *volume, struct graft_e
     next.state.push.phase = STORE_PUSH_UPLOADING;
     // The request stays until another takes its place: a fence asks about the token by it.
     _cleanup_(rocks_batch_free_p) rocksdb_writebatch_t *batch = rocksdb_writebatch_create();
-    return store_publish_locked(volume, batch, &next, true, err);
+    enum graft_status status = FAILPOINT_ERROR("push.retreat.before", err);
+    if (status == GRAFT_OK)
+        status = store_publish_locked(volume, batch, &next, true, err);
+    FAILPOINT("push.retreat.after");
+    return status;
 }
 
 enum graft_status store_push_fence(struct store_volume *volume, struct bytes request, struct graft_error *err)

@@ -12,6 +12,7 @@
 
 #include "common/base/check.h"
 #include "common/base/clock.h"
+#include "common/base/failpoint.h"
 #include "common/base/files.h"
 #include "common/base/folder.h"
 #include "common/base/limits.h"
@@ -20,6 +21,7 @@
 
 #define PATH_SIZE 4096
 #define BACKUPS_FOLDER "backups"
+#define PARTIAL ".partial"
 #define BACKUPS_KEPT 3u // that may wait in the store's folder to be taken
 #define CALL_DEADLINE_MS 600000u
 #define FILE_HEAD "graft-metastore backup 1\nid "
@@ -54,13 +56,57 @@ static bool exists(const char *path)
     return lstat(path, &there) == 0;
 }
 
+// The name given to DIR, without slashes at its end.
+static void trim_slashes(char *path)
+{
+    for (size_t size = strlen(path); size > 1 && path[size - 1] == '/';)
+        path[--size] = '\0';
+}
+
+static bool is_checkpoint_name(const char *name)
+{
+    return strspn(name, "0123456789abcdef") == BACKUP_NAME_SIZE - 1 && name[BACKUP_NAME_SIZE - 1] == '\0';
+}
+
+static bool ends_with(const char *text, const char *end)
+{
+    size_t size = strlen(text), end_size = strlen(end);
+    return size >= end_size && strcmp(text + size - end_size, end) == 0;
+}
+
+enum graft_status backup_check_name(const char *folder, struct graft_error *err)
+{
+    char path[PATH_SIZE];
+    enum graft_status status = put_path(path, "%s", err, folder);
+    if (status != GRAFT_OK)
+        return status;
+    trim_slashes(path);
+    if (ends_with(path, PARTIAL))
+        return error_set(err, GRAFT_INVALID, GRAFT_DETAIL_BAD_STORE,
+                         "%s: that is the name of what a backup leaves that was cut off; remove it, or "
+                         "choose another name",
+                         folder);
+    char *slash = strrchr(path, '/');
+    if (!slash || !is_checkpoint_name(slash + 1))
+        return GRAFT_OK;
+    *slash = '\0';
+    if (!ends_with(path, "/" BACKUPS_FOLDER))
+        return GRAFT_OK;
+    return error_set(err, GRAFT_INVALID, GRAFT_DETAIL_BAD_STORE,
+                     "%s was made for a backup that did not take it, and is removed in time; make one with: "
+                     "graft-metastore --backup DIR",
+                     folder);
+}
+
 enum graft_status backup_check_store(const char *store_url, struct graft_error *err)
 {
     char path[PATH_SIZE];
     const char *folder = NULL;
     if (backup_store_path(store_url, &folder, NULL) != GRAFT_OK)
         return GRAFT_OK;
-    enum graft_status status = put_path(path, "%s/" BACKUP_FILE, err, folder);
+    enum graft_status status = backup_check_name(folder, err);
+    if (status == GRAFT_OK)
+        status = put_path(path, "%s/" BACKUP_FILE, err, folder);
     if (status == GRAFT_OK && exists(path))
         return error_set(err, GRAFT_INVALID, GRAFT_DETAIL_BAD_STORE,
                          "%s is a backup; bring it back with: graft-metastore restore --from %s --store "
@@ -76,10 +122,14 @@ enum graft_status backup_check_store(const char *store_url, struct graft_error *
 
 // ---- the daemon's part
 
+// One that was cut off in the making has ".tmp" behind its name, by RocksDB.
 static int is_checkpoint(const struct dirent *entry)
 {
-    return strspn(entry->d_name, "0123456789abcdef") == BACKUP_NAME_SIZE - 1 &&
-           entry->d_name[BACKUP_NAME_SIZE - 1] == '\0';
+    char name[sizeof entry->d_name];
+    snprintf(name, sizeof name, "%s", entry->d_name);
+    if (ends_with(name, ".tmp"))
+        name[strlen(name) - 4] = '\0';
+    return is_checkpoint_name(name);
 }
 
 // Names begin with the time, so the oldest come first.
@@ -146,8 +196,11 @@ static enum graft_status ask_daemon(const struct settings *settings, const char 
     if (status != GRAFT_OK)
         return status;
     const struct rpc_target target = {.http = http, .url = url, .deadline_ms = CALL_DEADLINE_MS};
-    status =
-        rpc_call(&target, "backup", &request.base, &graft__backup_response__descriptor, &answer, NULL, err);
+    status = FAILPOINT_ERROR("backup.call.before", err);
+    if (status == GRAFT_OK)
+        status = rpc_call(&target, "backup", &request.base, &graft__backup_response__descriptor, &answer,
+                          NULL, err);
+    FAILPOINT("backup.call.after");
     if (status != GRAFT_OK)
         return error_context(err, status, "asking the metastore that serves this store (--listen)");
     const char *name = ((const Graft__BackupResponse *)answer)->name;
@@ -225,26 +278,24 @@ enum graft_status backup_read_id(const char *path, char ret_id[BACKUP_ID_TEXT_SI
     return GRAFT_OK;
 }
 
-// The name given to DIR, without slashes at its end.
-static void trim_slashes(char *path)
-{
-    for (size_t size = strlen(path); size > 1 && path[size - 1] == '/';)
-        path[--size] = '\0';
-}
-
 static enum graft_status publish(const char *partial, const char *target, struct graft_error *err)
 {
     char parent[PATH_SIZE];
     enum graft_status status = write_backup_file(partial, err);
+    if (status == GRAFT_OK)
+        status = FAILPOINT_ERROR("backup.publish.before", err);
     if (status != GRAFT_OK)
         return status;
     if (rename(partial, target) != 0) // over an empty folder, too
         return error_from_errno(err, errno, "renaming %s to %s", partial, target);
+    FAILPOINT("backup.publish.named");
     snprintf(parent, sizeof parent, "%s", target);
     char *slash = strrchr(parent, '/');
     if (slash)
         slash[slash == parent] = '\0';
-    return files_sync_folder(slash ? parent : ".", err);
+    status = files_sync_folder(slash ? parent : ".", err);
+    FAILPOINT("backup.publish.after");
+    return status;
 }
 
 enum graft_status backup_run(const struct settings *settings, struct graft_error *err)
@@ -258,7 +309,7 @@ enum graft_status backup_run(const struct settings *settings, struct graft_error
     if (status != GRAFT_OK)
         return status;
     trim_slashes(target);
-    status = put_path(partial, "%s.partial", err, target);
+    status = put_path(partial, "%s" PARTIAL, err, target);
     if (status == GRAFT_OK)
         status = put_path(current, "%s/CURRENT", err, store_path);
     if (status == GRAFT_OK && !exists(current))
@@ -274,6 +325,7 @@ enum graft_status backup_run(const struct settings *settings, struct graft_error
                          "%s was left by a backup that was cut off; remove it", partial);
     if (status == GRAFT_OK)
         status = copy_store(settings, store_path, partial, err);
+    FAILPOINT("backup.copied");
     if (status == GRAFT_OK)
         status = publish(partial, target, err);
     return status == GRAFT_OK ? status : error_context(err, status, "backup to %s", target);

@@ -26,7 +26,10 @@ struct objstore;
 // The folder of "rocksdb:DIR"; INVALID for other stores.
 enum graft_status backup_store_path(const char *store_url, const char **ret_path, struct graft_error *err);
 
-// INVALID if a daemon must not start on this store: it is a backup, or a restore has not finished it.
+// INVALID if the folder's name is one that a backup gives to what it has not finished, which nothing in it tells.
+enum graft_status backup_check_name(const char *folder, struct graft_error *err);
+
+// INVALID if a daemon must not start on this store: it is a backup, or a backup or a restore has not finished it.
 enum graft_status backup_check_store(const char *store_url, struct graft_error *err);
 
 // The daemon's part: a checkpoint named *ret_name under the store's folder `backups`. The oldest of those that

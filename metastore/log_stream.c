@@ -111,6 +111,7 @@ static enum http_source_result source(struct http_request *request, void *to, si
     size_t left = stream->ready.size - stream->sent;
     if (left == 0)
         return stream->ended ? HTTP_SOURCE_END : HTTP_SOURCE_WAIT;
+    FAILPOINT("commits.piece");
     *ret_size = MIN(left, size);
     memcpy(to, stream->ready.data + stream->sent, *ret_size);
     stream->sent += *ret_size;

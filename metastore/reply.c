@@ -19,6 +19,7 @@ void reply_message(struct http_request *request, const ProtobufCMessage *message
         http_respond(request, 200, HTTP_PROTOBUF, &body);
     else
         reply_error(request, &error);
+    FAILPOINT("reply.after");
 }
 
 static void log_fault(const struct graft_error *error)
@@ -40,7 +41,7 @@ void reply_refusal(struct http_request *request, const struct commit_answer *ans
         return;
     }
     log_fault(&answer->error);
-    FAILPOINT("reply.refusal");
+    FAILPOINT("reply.refusal.before");
     Graft__Error message = GRAFT__ERROR__INIT;
     Graft__Snapshot snapshot;
     error_to_message(&answer->error, &message);
@@ -55,6 +56,7 @@ void reply_refusal(struct http_request *request, const struct commit_answer *ans
         http_respond(request, http_code_of(&answer->error), HTTP_PROTOBUF, &body);
     else
         reply_error(request, &error);
+    FAILPOINT("reply.refusal.after");
 }
 
 ProtobufCMessage *request_message(struct http_request *request, struct bytes body,

@@ -12,6 +12,7 @@
 
 #include "common/base/check.h"
 #include "common/base/clock.h"
+#include "common/base/failpoint.h"
 #include "common/base/files.h"
 #include "common/base/folder.h"
 #include "common/base/limits.h"
@@ -103,8 +104,11 @@ static enum graft_status append_void(struct objstore *store, const struct volume
                               commit.page_count);
     enum graft_status status = commit_record_encode(&commit, NULL, NULL, 0, &record, err);
     if (status == GRAFT_OK)
+        status = FAILPOINT_ERROR("restore.void.before", err);
+    if (status == GRAFT_OK)
         status =
             objstore_create_wait(store, key_commit(&commit.vid, commit.lsn).text, buffer_bytes(&record), err);
+    FAILPOINT("restore.void.after");
     return status;
 }
 
@@ -194,6 +198,16 @@ static enum graft_status read_progress(const char *path, struct progress *ret_pr
     return GRAFT_OK;
 }
 
+// Of a file RESTORE that was never named so: one that was cut off before it had begun.
+static enum graft_status remove_unfinished(const char *path, struct graft_error *err)
+{
+    char beside[PATH_SIZE + sizeof FILES_REPLACE_BESIDE];
+    snprintf(beside, sizeof beside, "%s" FILES_REPLACE_BESIDE, path);
+    if (unlink(beside) == 0 || errno == ENOENT)
+        return GRAFT_OK;
+    return error_from_errno(err, errno, "removing %s", beside);
+}
+
 // Where a restore to this folder stands; begins one in an empty folder.
 static enum graft_status begin(const char *folder, const char *backup_id, struct progress *ret_progress,
                                struct graft_error *err)
@@ -202,6 +216,8 @@ static enum graft_status begin(const char *folder, const char *backup_id, struct
     char path[PATH_SIZE];
     bool empty = false;
     enum graft_status status = progress_path(folder, path, err);
+    if (status == GRAFT_OK)
+        status = remove_unfinished(path, err);
     if (status == GRAFT_OK)
         status = folder_is_empty(folder, &empty, err);
     if (status != GRAFT_OK)
@@ -286,19 +302,27 @@ enum graft_status restore_run(const struct settings *settings, struct restore_re
     struct progress progress = {0};
     enum graft_status status = backup_store_path(settings->store, &folder, err);
     if (status == GRAFT_OK)
+        status = backup_check_name(folder, err);
+    if (status == GRAFT_OK)
         status = backup_read_id(settings->from, backup_id, err);
     if (status == GRAFT_OK)
         status = begin(folder, backup_id, &progress, err);
+    FAILPOINT("restore.begun");
     if (status == GRAFT_OK && !progress.copied)
         status = copy(settings->from, folder, &progress, err);
+    FAILPOINT("restore.copied");
     if (status == GRAFT_OK)
         status = commit(settings, &progress, ret_result, err);
     if (status == GRAFT_OK)
         status = progress_path(folder, path, err);
+    if (status == GRAFT_OK)
+        status = FAILPOINT_ERROR("restore.finish.before", err);
     if (status == GRAFT_OK && unlink(path) != 0)
         status = error_from_errno(err, errno, "removing %s", path);
+    FAILPOINT("restore.finish.unlinked");
     if (status == GRAFT_OK)
         status = files_sync_folder(folder, err);
+    FAILPOINT("restore.finish.after");
     return status == GRAFT_OK ? status
                               : error_context(err, status, "restore of %s to %s", settings->from, folder);
 }

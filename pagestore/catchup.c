@@ -325,6 +325,7 @@ static void start_round(struct catching *catching)
         .from = MAX(index_volume_state(catching->volume).lsn, (uint64_t)1),
     };
     metric_add(catchup->rounds, 1);
+    FAILPOINT("catchup.begin");
     if (commit_stream_start(&catching->stream, &request, &err) == GRAFT_OK)
         return;
     struct wait_list waits;

@@ -170,6 +170,7 @@ void catchup_reread(struct catchup *catchup, struct reread_wait *wait)
         .to = started->lsn,
         .deadline_ms = CATCHUP_WAIT_MS,
     };
+    FAILPOINT("reread.begin");
     if (commit_stream_start(&started->stream, &request, &err) != GRAFT_OK)
         finish(started, &err);
 }

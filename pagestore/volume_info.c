@@ -125,6 +125,7 @@ enum graft_status volume_infos_wait(struct volume_infos *infos, const struct gid
 {
     if (volume_infos_get(infos, vid, ret_info))
         return GRAFT_OK;
+    FAILPOINT("volume_info.fetch");
     enum graft_status status = infos->fetch(infos->context, vid, ret_info, err);
     FAILPOINT("volume_info.fetched");
     if (status == GRAFT_OK)

@@ -134,7 +134,7 @@ enum graft_status files_replace(const char *path, const void *data, size_t size,
     enum graft_status status = parent_of(path, parent, err);
     if (status != GRAFT_OK)
         return status;
-    if ((size_t)snprintf(beside, sizeof beside, "%s.new", path) >= sizeof beside)
+    if ((size_t)snprintf(beside, sizeof beside, "%s" FILES_REPLACE_BESIDE, path) >= sizeof beside)
         return error_from_errno(err, ENAMETOOLONG, "creating a file beside %s", path);
 
     status = write_beside(beside, data, size, err);

@@ -17,7 +17,8 @@ enum graft_status files_make_folder(const char *path, struct graft_error *err);
 enum graft_status files_sync_folder(const char *path, struct graft_error *err);
 // LIMIT if the file is larger than the buffer's cap.
 enum graft_status files_read(const char *path, struct buffer *to, struct graft_error *err);
-// Written beside, synced, renamed, folder synced.
+// Written beside (`path` and this), synced, renamed, folder synced.
+#define FILES_REPLACE_BESIDE ".new"
 enum graft_status files_replace(const char *path, const void *data, size_t size, struct graft_error *err);
 enum graft_status files_pwrite_all(int fd, const void *data, size_t size, uint64_t offset, const char *path,
                                    struct graft_error *err);

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "common/base/compiler.h"
+#include "common/base/failpoint.h"
 #include "common/base/files.h"
 
 #define PATH_SIZE 4096
@@ -100,8 +101,13 @@ static enum graft_status copy_bytes(int from, const char *from_path, int to, con
         if (status != GRAFT_OK)
             return status;
         offset += size;
-        if (size < COPY_SIZE)
-            return fdatasync(to) == 0 ? GRAFT_OK : error_from_errno(err, errno, "syncing %s", to_path);
+        if (size == COPY_SIZE)
+            continue;
+        status = FAILPOINT_ERROR("folder.copy.sync", err);
+        if (status == GRAFT_OK && fdatasync(to) != 0)
+            status = error_from_errno(err, errno, "syncing %s", to_path);
+        FAILPOINT("folder.copy.synced");
+        return status;
     }
 }
 

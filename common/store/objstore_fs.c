@@ -311,6 +311,7 @@ static void run_remove(struct fs_store *store, const struct objstore_op *op, str
         *err = (struct graft_error){0};
     else if (err->status != GRAFT_OK)
         err->status = GRAFT_UNKNOWN;
+    FAILPOINT("fs.remove.after");
 }
 
 // An I/O error that a write met is final: after a failed sync the kernel no longer knows what is on the disk.

@@ -373,6 +373,9 @@ static enum graft_status rocksdb_checkpoint(struct objstore *base, const char *p
         status = disk_reserve_take(&store->reserve, rocks_settings.write_buffer_size, err);
     if (status != GRAFT_OK)
         return status;
+    status = FAILPOINT_ERROR("checkpoint.before", err);
+    if (status != GRAFT_OK)
+        return status;
     char *message = NULL;
     rocksdb_checkpoint_t *checkpoint = rocksdb_checkpoint_object_create(store->rocks->db, &message);
     if (!message)
@@ -380,6 +383,7 @@ static enum graft_status rocksdb_checkpoint(struct objstore *base, const char *p
                                   &message);
     if (checkpoint)
         rocksdb_checkpoint_object_destroy(checkpoint);
+    FAILPOINT("checkpoint.after");
     return rocks_status(err, message, "copying the database to %s", path);
 }
 

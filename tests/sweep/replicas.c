@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tests/sweep/replicas.h"
 
+#include <fcntl.h>
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "common/base/check.h"
 #include "common/base/clock.h"
@@ -20,11 +22,25 @@ static struct graft *clients[CLIENTS_MAX];
 void steps_begin(const struct steps_settings *given)
 {
     settings = *given;
+    steps_let_pagestore_lag(false); // a process that was killed may have left it so
 }
 
 uint64_t steps_seed(void)
 {
     return settings.seed;
+}
+
+void steps_let_pagestore_lag(bool lag)
+{
+    char path[4096];
+    snprintf(path, sizeof path, "%s/../pagestore-lags", settings.folder);
+    if (!lag) {
+        unlink(path);
+        return;
+    }
+    int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+    CHECK(fd >= 0);
+    close(fd);
 }
 
 // ---- volumes

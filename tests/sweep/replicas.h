@@ -22,6 +22,8 @@ struct volume *volume_of(unsigned volume);
 bool volume_find_stranger(unsigned client, char ret_vid[GRAFT_VID_SIZE]);
 
 uint64_t steps_seed(void);
+// While it lags, the pagestore's clock is late (lagging_clock.c).
+void steps_let_pagestore_lag(bool lag);
 
 enum reach {
     REACH_ALL,

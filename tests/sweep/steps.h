@@ -29,6 +29,8 @@ void step_push_rejected(unsigned client, unsigned volume); // somebody else push
 void step_push_offline(unsigned client, unsigned volume);  // with no server: begins and goes no further
 // Against a metastore that is not there: the commit is ready to be sent, and stays so.
 void step_push_unanswered(unsigned client, unsigned volume);
+// The same, with segments that are gone when the commit is sent.
+void step_push_late(unsigned client, unsigned volume);
 void step_reattach_unanswered(unsigned client, unsigned volume);
 // Drops an unanswered push: a void commit takes its place.
 void step_reattach(unsigned client, unsigned volume);

@@ -145,6 +145,13 @@ void step_push_unanswered(unsigned client, unsigned volume)
     call_without_metastore(client, volume, &PUSH);
 }
 
+void step_push_late(unsigned client, unsigned volume)
+{
+    steps_let_pagestore_lag(true);
+    step_push_unanswered(client, volume);
+    steps_let_pagestore_lag(false);
+}
+
 void step_reattach_unanswered(unsigned client, unsigned volume)
 {
     call_without_metastore(client, volume, &REATTACH);

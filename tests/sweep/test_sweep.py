@@ -16,6 +16,7 @@ import multiprocessing
 import os
 import pathlib
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -37,10 +38,16 @@ RESTARTS_MAX = 4
 LANES = int(os.environ.get("GRAFT_TEST_LANES", os.cpu_count() + 1))
 SEED = int(os.environ.get("GRAFT_TEST_SEED", int.from_bytes(os.urandom(4), "big")))
 HISTORY_COMMITS = HITS * 256  # so many summaries of the lowest level
+LAGGING_CLOCK = cluster.BUILD / "tests/sweep/liblagging_clock.so"
+METASTORE = cluster.BUILD / "metastore/graft-metastore"
+# Programs that do one thing and end. Where a process of theirs reaches a place once, the second and third hit are those of
+# the processes after it.
+ONE_SHOTS = ("backup", "restore")
+LSN, TOKEN, SEGMENTS = 2, 5, 11  # of a Commit (proto/graft.proto)
 SNAPSHOTS = 3  # of each volume are read through the pagestore at the end
 # A script with all that it takes and the programs in which it may be interrupted; the cheapest comes first.
 SCRIPTS = {"objects": ["sweep-worker"], "sync": ["sweep-worker", *DAEMONS], "large": ["sweep-worker", *DAEMONS],
-           "history": ["graft-metastore"], "missing": ["graft-pagestore"]}
+           "history": ["graft-metastore"], "missing": ["graft-pagestore"], "restore": [*DAEMONS, *ONE_SHOTS]}
 
 Run = collections.namedtuple("Run", "script program name action hit")
 
@@ -57,12 +64,21 @@ class Lane:
         self.folder = pathlib.Path(self.temporary.name)
         self.runs = 0
         self.last_volume = b""
+        self.ended = False  # the daemon in question, at its failpoint
+        self.one_shot_reached, self.one_shot_fired = 0, False
+        os.environ["LAGGING_CLOCK"] = str(self.folder / "pagestore-lags")
         with armed(None, report):
             self.cluster = cluster.Cluster(self.folder)
 
     def close(self):
         self.cluster.stop()
         self.temporary.cleanup()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
 
     def daemon(self, program):
         return getattr(self.cluster, DAEMONS[program])
@@ -84,23 +100,37 @@ class Lane:
         self.runs += 1
         folder = self.folder / f"run-{self.runs}"
         folder.mkdir()
+        self.run_spec, self.report, self.ended, self.one_shot_fired = run, report, False, False
+        if run.script != "restore":
+            self.run_within(run, report, folder)
+            return
+        with Lane(folder, report if run.name is None else None) as own:  # its metastores come and go
+            try:
+                own.run_within(run, report, folder)
+            finally:
+                self.one_shot_fired = own.one_shot_fired
+
+    def run_within(self, run, report, folder):
         self.run_spec, self.report = run, report
-        self.ended = False  # the daemon in question, at its failpoint
+        os.environ["LAGGING_CLOCK"] = str(self.folder / "pagestore-lags")
         if run.program in DAEMONS:
             self.arm_daemon(run)
-        if run.script == "history":
+        if run.script == "restore":
+            self.restored(folder)
+        elif run.script == "history":
             events = self.history()
         else:
             events = self.missing(run, folder) if run.script == "missing" else self.work(run, folder)
         if run.program in DAEMONS:
             self.await_end(run)
-        self.check(events)
+        if run.script != "restore":  # which looks itself: what came after the backup is gone, and shall be
+            self.check(events)
         if not self.fired():
             raise Failure("it never fired")
 
     def fired(self):
         run = self.run_spec
-        return run.name is None or any(
+        return run.name is None or self.one_shot_fired or any(
             line.split()[2:] == [run.action, run.name, str(run.hit)] for line in self.report.read_text().splitlines())
 
     def arm_daemon(self, run):
@@ -208,6 +238,127 @@ class Lane:
         if states != {page: state for page in range(1, head[3] + 1)}:
             raise Failure(f"{vid}: pages have the states {states}, not {state}")
 
+    # ---- backups and restores
+
+    def restored(self, folder):
+        """Three backups, each brought back; one of these stores takes the place of the one that was lost. Clients and the
+        pagestore had seen more of that one."""
+        metastore, contents, vids = self.cluster.metastore, [], []
+        for number in range(HITS):
+            contents.append(os.urandom(2 * 4096))
+            vids.append(self.import_and_push(folder, contents[-1]))
+        caller = wire.Caller(metastore)
+        tokens = {vid: caller.commits(wire.gid_bytes(vid), 1)[0][TOKEN][0] for vid in vids}
+        for number in range(HITS):
+            self.back_up(folder / f"backup-{number}")
+        for vid in vids:  # lost with the store
+            self.import_and_push(folder, os.urandom(3 * 4096), vid)
+            self.expect_pages(vid, self.head(caller, vid), wire.PAGE_STORED)
+        caller.close()
+        served = f"store-{HITS - 1}"
+        for number in range(HITS):
+            disturbed = self.one_shot_fired
+            self.restore(folder / f"backup-{number}", folder / f"store-{number}")
+            if self.one_shot_fired and not disturbed:
+                served = f"store-{number}"
+        self.check_codes(self.revive())
+        metastore.stop()
+        metastore.arguments[1] = f"rocksdb:{folder / served}"
+        metastore.start()
+        for vid, content in zip(vids, contents):
+            log = caller.commits(wire.gid_bytes(vid), 1)
+            if [commit[LSN][0] for commit in log] != [1, 2] or log[0][TOKEN][0] != tokens[vid] or SEGMENTS in log[1]:
+                raise Failure(f"{vid}: after the restore the log is {log}")
+            self.expect_pages(vid, self.head(caller, vid), wire.PAGE_STORED)
+            self.graft(folder / "after", "clone", vid)
+            if self.graft(folder / "after", "export", vid, "-") != content:
+                raise Failure(f"{vid}: other bytes than the backup had")
+        listed = {wire.decode(head)[1][0] for head in caller.post("list_volumes", {}).message[1]}
+        caller.close()
+        if listed != set(map(wire.gid_bytes, vids)):
+            raise Failure(f"{len(listed)} volumes are listed after the restore")
+
+    def head(self, caller, vid):
+        return caller.head(wire.gid_bytes(vid))
+
+    def graft(self, data, *arguments):
+        result = subprocess.run([cluster.CLI, *arguments], env=self.cluster.environment(data), capture_output=True)
+        if result.returncode != 0:
+            raise Failure(f"graft {arguments}: {result.stderr.decode()}")
+        return result.stdout
+
+    def import_and_push(self, folder, content, vid=None):
+        path = folder / "content"
+        path.write_bytes(content)
+        vid = self.graft(folder / "client", "import", path, *([vid] if vid else [])).decode().strip() or vid
+        self.graft(folder / "client", "push", vid)
+        return vid
+
+    def one_shot(self, victim, *arguments):
+        """Runs such a program once: its exit code and what it said. The hit is counted over all of its processes."""
+        run, report, armed_run = self.run_spec, new_report(self.folder), None
+        if run.program == victim and not self.one_shot_fired:
+            armed_run = run._replace(hit=run.hit - self.one_shot_reached)
+        with armed(armed_run, report):
+            result = subprocess.run([METASTORE, *map(str, arguments)], capture_output=True, timeout=60, stdin=subprocess.DEVNULL)
+        lines = [line.split() for line in report.read_text().splitlines()]
+        if armed_run:
+            self.one_shot_reached += sum(line[2:4] == ["reached", run.name] for line in lines)
+            self.one_shot_fired = any(line[2:4] == [run.action, run.name] for line in lines)
+        if run.name is None:
+            with open(self.report, "a", encoding="utf-8") as whole:
+                whole.writelines(" ".join([victim, *line[1:]]) + "\n" for line in lines)
+        said = result.stderr.decode()
+        expected = (0, EXIT_CODE if run.action == "exit" else 1) if armed_run and self.one_shot_fired else (0, 1)
+        if result.returncode not in expected:
+            raise Failure(f"{victim} ended with {result.returncode}: {said}")
+        self.check_codes(self.revive())
+        return result.returncode, said
+
+    def back_up(self, target):
+        """Until it is there; what a backup that was cut off leaves is refused by a daemon, and to be removed."""
+        metastore, partial = self.cluster.metastore, pathlib.Path(f"{target}.partial")
+        for _ in range(RESTARTS_MAX):
+            code, said = self.one_shot("backup", "--backup", target, "--store", metastore.arguments[1],
+                                       "--listen", metastore.addresses["listen"])
+            if code == 0:
+                return
+            if not self.fired():
+                raise Failure(f"backup: {said}")
+            if target.exists() != (target / "BACKUP").exists():
+                raise Failure("a backup is there in part")
+            if target.exists():
+                self.expect_no_daemon(target, "is a backup")
+                if "the folder is not empty" in said:
+                    return  # whole
+            if partial.exists():
+                self.expect_no_daemon(partial, "a backup leaves that was cut off")
+                if "was cut off; remove it" in said:
+                    shutil.rmtree(partial)
+        raise Failure(f"no backup after {RESTARTS_MAX} starts: {said}")
+
+    def restore(self, backup, target):
+        """Until it is there: what was cut off is refused by a daemon, and goes on when it is run again."""
+        for _ in range(RESTARTS_MAX):
+            code, said = self.one_shot("restore", "restore", "--from", backup, "--store", f"rocksdb:{target}")
+            if code == 0:
+                return
+            if not self.fired():
+                raise Failure(f"restore: {said}")
+            if (target / "RESTORE").exists():
+                self.expect_no_daemon(target, "was cut off; run the same graft-metastore restore again")
+            elif "is not empty; a backup is brought back into a new folder" in said:
+                return  # it had ended: what it holds is looked at by who serves it
+        raise Failure(f"no restore after {RESTARTS_MAX} starts: {said}")
+
+    def expect_no_daemon(self, store, why):
+        with armed(None, None):
+            result = subprocess.run([METASTORE, "--store", f"rocksdb:{store}", "--listen", "127.0.0.1:0", "--watch-listen",
+                                     "127.0.0.1:0", "--cluster-key", self.folder / "cluster.key"],
+                                    capture_output=True, timeout=20, stdin=subprocess.DEVNULL)
+        if result.returncode != 1 or why not in result.stderr.decode():
+            raise Failure(f"a daemon on {store.name} ended with {result.returncode}: {result.stderr.decode()}")
+
     def insist(self, caller, call, fields):
         def post():
             answer = caller.post(call, fields)
@@ -307,7 +458,7 @@ def listed():
         programs[program] = {line.split()[0]: line.split()[1] == "error" for line in lines}
         if len(programs[program]) != len(lines):
             raise Failure(f"{program} has two failpoints of one name")
-    return programs
+    return {**programs, **{victim: programs["graft-metastore"] for victim in ONE_SHOTS}}
 
 
 def new_report(folder):
@@ -391,6 +542,7 @@ def main():
     begun = time.monotonic()
     print(f"# seed {SEED}", flush=True)
     programs = listed()
+    os.environ["LD_PRELOAD"] = str(LAGGING_CLOCK)  # for daemons to come
     shm = pathlib.Path("/dev/shm")  # processes are killed here, not machines: a disk that forgets does as well
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # leaves by way of what follows
     with tempfile.TemporaryDirectory(prefix="graft-sweep-", dir=shm if os.access(shm, os.W_OK) else None) as folder:

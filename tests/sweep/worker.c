@@ -59,6 +59,11 @@ static void sync_round(unsigned round, struct rng *rng)
     step_commit(A, volume, KEEP_ALL, 14, 1);
     step_watch_push(B, A, volume);
     step_pull(B, volume);
+    // The segments are gone by the time the commit arrives: they are uploaded again.
+    step_commit(A, volume, KEEP_ALL, 1 + (uint32_t)rng_below(rng, 8), 2);
+    step_push_late(A, volume);
+    step_push(A, volume);
+    step_pull(B, volume);
 
     // A fork takes A's commit along; A itself gives it up when it is ready to be sent.
     step_commit(A, volume, KEEP_ALL, 2 + (uint32_t)rng_below(rng, 8), 3);
