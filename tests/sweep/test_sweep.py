@@ -159,9 +159,15 @@ class Lane:
                 raise Failure(f"{program} ended with {code}:\n{self.daemon(program).log()[-2000:]}")
             self.ended = True
 
+    def command(self, run, folder):
+        return [WORKER, run.script, folder, self.cluster.metastore.url(), self.cluster.pagestore.url(), str(SEED)]
+
+    def before_restart(self, folder):
+        """The workload is about to go on."""
+
     def work(self, run, folder):
         """Runs the workload to its end; what its clients did."""
-        command = [WORKER, run.script, folder, self.cluster.metastore.url(), self.cluster.pagestore.url(), str(SEED)]
+        command, lines = self.command(run, folder), folder / "history.jsonl"
         with armed(run if run.program == "sweep-worker" else None, self.report if run.program in ("sweep-worker", None) else None):
             worker = start_worker(command)
         starts = 1
@@ -179,11 +185,12 @@ class Lane:
                 (run.action == "error" and worker.returncode == AGAIN)
             starts += 1
             if not expected or starts > RESTARTS_MAX:
-                raise Failure(f"the workload ended with {worker.returncode} (start {starts - 1}): {errors[-1500:]}")
+                found = "".join(f"\n{name}: {text}" for name, text in history.load([lines] if lines.exists() else []).anomalies[:5])
+                raise Failure(f"the workload ended with {worker.returncode} (start {starts - 1}): {errors[-1500:]}{found}")
+            self.before_restart(folder)
             with armed(None, None):
                 worker = start_worker(command)
-        history_file = folder / "history.jsonl"
-        return history.load([history_file] if history_file.exists() else [])  # a script may have no client
+        return history.load([lines] if lines.exists() else [])  # a script may have no client
 
     def history(self):
         """Hundreds of commits without pages, and a few forks, each sent until it is answered."""
