@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "cli/commands.h"
+#include "client/page_one.h"
 #include "common/base/error.h"
 #include "common/base/files.h"
 #include "common/base/random.h"
@@ -98,6 +99,13 @@ static enum graft_status ask_ahead(struct graft_snapshot *snapshot, uint64_t fir
     return graft_prefetch(snapshot, &range, 1, err);
 }
 
+// What SQLite writes into page 1 at every commit is left out where the database is a volume, and put back here.
+static void finish_first_page(unsigned char *page, size_t size, uint32_t page_count)
+{
+    if (size >= PAGE_ONE_HEADER && page_one_is_canonical(page))
+        page_one_export(page, page_count);
+}
+
 static enum graft_status export_pages(struct cli *cli, struct graft_snapshot *snapshot, uint32_t page_size,
                                       struct target *target, uint64_t *ret_size, struct graft_error *err)
 {
@@ -117,6 +125,8 @@ static enum graft_status export_pages(struct cli *cli, struct graft_snapshot *sn
              status == GRAFT_OK && pageidx < first + window && pageidx <= page_count; pageidx++) {
             size_t size;
             status = graft_snapshot_read(snapshot, (uint32_t)pageidx, pages + filled, page_size, &size, err);
+            if (status == GRAFT_OK && pageidx == 1)
+                finish_first_page(pages, size, page_count);
             if (status == GRAFT_OK)
                 filled += size;
         }

@@ -21,6 +21,9 @@ EXPORTED int sqlite3_graftsqlite_init(sqlite3 *db, char **ret_message, const sql
             sqlite3_mprintf("graft needs SQLite 3.31.0 or newer, and this is %s", sqlite3_libversion());
         return SQLITE_ERROR;
     }
-    int code = vfs_register(0);
+    struct graft_error why = {.status = GRAFT_OK};
+    int code = vfs_register(0, &why);
+    if (why.status != GRAFT_OK)
+        *ret_message = sqlite3_mprintf("graft: %s", why.message);
     return code == SQLITE_OK ? SQLITE_OK_LOAD_PERMANENTLY : code;
 }

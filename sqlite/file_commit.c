@@ -4,9 +4,9 @@
 // one local commit.
 #include <string.h>
 
+#include "client/page_one.h"
 #include "common/base/check.h"
 #include "sqlite/file_internal.h"
-#include "sqlite/page_one.h"
 
 static void writer_abort_p(struct graft_writer **writer)
 {

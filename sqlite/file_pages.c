@@ -4,9 +4,9 @@
 // served as well.
 #include <string.h>
 
+#include "client/page_one.h"
 #include "common/base/limits.h"
 #include "sqlite/file_internal.h"
-#include "sqlite/page_one.h"
 
 // ---- sizes --------------------------------------------------------------------------------------
 

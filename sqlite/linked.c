@@ -4,5 +4,7 @@
 
 int graft_sqlite_register(int make_default)
 {
-    return vfs_register(make_default);
+    struct graft_error why;
+
+    return vfs_register(make_default, &why);
 }

@@ -313,16 +313,15 @@ static void init(void)
     graft_vfs.szOsFile = MAX(host->szOsFile, own_size);
 }
 
-int vfs_register(int make_default)
+int vfs_register(int make_default, struct graft_error *err)
 {
     struct settings settings;
     _cleanup_(options_release_p) struct options options = {0};
-    struct graft_error why;
 
     pthread_once(&once, init);
-    // Settings that cannot be read are explained when a database is opened.
-    if (settings_read(NULL, &settings, &options, &why) == GRAFT_OK && settings.make_default)
-        make_default = 1;
+    if (settings_read(NULL, &settings, &options, err) != GRAFT_OK)
+        return errors_note(SQLITE_ERROR, NULL, err);
+    make_default |= settings.make_default;
     if (sqlite3_vfs_find(graft_vfs.zName) && !make_default)
         return SQLITE_OK;
     return sqlite3_vfs_register(&graft_vfs, make_default);

@@ -159,8 +159,8 @@ static enum graft_status refuse_range(const struct option_spec *spec, const char
 
 static bool flag_parse(const char *text, bool *ret_value)
 {
-    *ret_value = strcmp(text, "true") == 0;
-    return *ret_value || strcmp(text, "false") == 0;
+    *ret_value = strcmp(text, "true") == 0 || strcmp(text, "1") == 0;
+    return *ret_value || strcmp(text, "false") == 0 || strcmp(text, "0") == 0;
 }
 
 // Checks one option's text and stores what it means; strings go to *memory, which moves on.

@@ -20,7 +20,7 @@
 #include "common/base/error.h"
 
 enum option_type {
-    OPTION_FLAG,     // bool; --name, --no-name; true/false in file and environment
+    OPTION_FLAG,     // bool; --name, --no-name; true/false or 1/0 in file and environment
     OPTION_STRING,   // const char *, lives as long as the options
     OPTION_NUMBER,   // uint64_t within [min, max]
     OPTION_SIZE,     // uint64_t bytes; accepts 64K, 16M, 2G (powers of 1,024)

@@ -2,11 +2,10 @@
 """The VFS: transactions, locks, sizes and names, with the servers' help where that is needed."""
 import os
 import pathlib
-import random
-import signal
 import sqlite3
 import subprocess
 import sys
+import time
 
 import cluster
 import sqlite_volume
@@ -259,6 +258,76 @@ class Connections(sqlite_volume.SqliteTest):
         self.assertEqual(one.execute("SELECT body FROM t").fetchall(), [("parent",)])
 
 
+class Settings(sqlite_volume.SqliteTest):
+    """In processes of their own, for the environment is read there."""
+
+    def python(self, program, **environment):
+        head = ("import sqlite3, os, sys\n"
+                "loader = sqlite3.connect(':memory:'); loader.enable_load_extension(True)\n"
+                f"loader.load_extension({str(sqlite_volume.EXTENSION)!r})\n")
+        result = subprocess.run([sys.executable, "-c", head + program], capture_output=True, text=True, timeout=60,
+                                cwd=self.folder, env={**self.cluster.environment("s"), **environment})
+        self.assertEqual(result.returncode, 0, result.stderr)
+        return result.stdout.strip()
+
+    def test_the_default_for_programs_that_cannot_name_one(self):
+        vid = self.python("db = sqlite3.connect('file:random?vfs=graft', uri=True)\n"
+                          "db.execute('CREATE TABLE t AS SELECT 5 AS a'); db.commit()\n"
+                          "print(db.execute('PRAGMA database_list').fetchone()[2].rsplit('/', 1)[1])")
+        said = self.python(f"db = sqlite3.connect({vid!r})\nprint(db.execute('SELECT a FROM t').fetchone()[0])",
+                           GRAFT_MAKE_DEFAULT="1")
+        self.assertEqual(said, "5")
+        self.assertFalse((self.folder / vid).exists())
+
+    def test_stub_files_for_new_databases(self):
+        program = ("db = sqlite3.connect('made.db')\n"
+                   "db.execute('PRAGMA page_size = 8192')\n"
+                   "{}; db.commit()\n"
+                   "print(db.execute('PRAGMA page_size').fetchone()[0])")
+        options = {"GRAFT_MAKE_DEFAULT": "1", "GRAFT_STUBS": "1"}
+        self.python("db = sqlite3.connect('made.db'); db.execute('SELECT 1 FROM sqlite_schema')", **options)
+        self.assertTrue((self.folder / "made.db").read_text().startswith("graft volume "))
+        self.assertEqual(self.python(program.format("db.execute('CREATE TABLE t(a)')"), **options), "8192")
+        self.assertEqual(self.python(program.format("db.execute('INSERT INTO t VALUES(1)')"), **options), "8192")
+        self.assertEqual(list((self.folder / "s" / "sqlite").glob("*.new")), [])
+
+    def test_a_configuration_file(self):
+        config = self.write_file("graft.conf", f"data = {self.folder}/by-file\n".encode())
+        self.python("db = sqlite3.connect('file:random?vfs=graft', uri=True); db.execute('CREATE TABLE t(a)')",
+                    GRAFT_DATA="", GRAFT_CONFIG=str(config))
+        self.assertTrue((self.folder / "by-file" / "sqlite").is_dir())
+
+    def test_settings_that_cannot_be(self):
+        with self.assertRaisesRegex(AssertionError, "GRAFT_MAKE_DEFAULT"):
+            self.python("", GRAFT_MAKE_DEFAULT="perhaps")
+        for name, value in (("durability", "maybe"), ("deadline", "soon"), ("lsn", "x"), ("lsn", "0")):
+            with self.subTest(f"{name}={value}"), self.assertRaises(sqlite3.OperationalError):
+                self.open(data="fresh", **{name: value}).execute("SELECT 1 FROM sqlite_schema").fetchall()
+
+    def test_background_sync(self):
+        db = self.open(data="sync-a", autosync=1)
+        db.execute("CREATE TABLE t(a)")
+        vid = self.vid(db)
+        db.execute("INSERT INTO t VALUES(1)")
+        other = self.until(lambda: self.open(vid, data="sync-b", autosync=1))
+        self.until(lambda: other.execute("SELECT a FROM t").fetchall() == [(1,)])
+        other.execute("INSERT INTO t VALUES(2)")
+        self.until(lambda: db.execute("SELECT a FROM t").fetchall() == [(1,), (2,)])
+
+    def until(self, holds, seconds=30):
+        """Asks again until it is so: nothing tells an application when background sync has done something."""
+        end = time.monotonic() + seconds
+        while True:
+            try:
+                answer = holds()
+                if answer:
+                    return answer
+            except sqlite3.Error as error:
+                answer = error
+            self.assertLess(time.monotonic(), end, answer)
+            time.sleep(0.02)
+
+
 class Replicas(sqlite_volume.SqliteTest):
     def replicated(self, rows=100):
         one = self.open()
@@ -281,6 +350,34 @@ class Replicas(sqlite_volume.SqliteTest):
         self.graft("pull", vid)
         db = self.open(vid)
         self.assertEqual(db.execute("SELECT body FROM t WHERE id = 7").fetchone(), ("b",))
+        self.check(db)
+
+    def test_pulls_land_under_readers_and_wait_for_writers(self):
+        vid = self.replicated()
+        other = self.open(vid, data="b")
+        db = self.open(vid, autosync=1)
+        db.execute("BEGIN")
+        self.assertEqual(db.execute("SELECT count(*) FROM t").fetchone(), (100,))
+        other.execute("DELETE FROM t WHERE id > 50")
+        self.close(other)
+        self.graft("push", vid, data="b")
+        Settings.until(self, lambda: self.open(vid).execute("SELECT count(*) FROM t").fetchone() == (50,))
+        self.assertEqual(db.execute("SELECT count(*) FROM t").fetchone(), (100,), "inside a transaction")
+        self.fails(db, "INSERT INTO t VALUES(1000, 1)", "locked")
+        db.execute("COMMIT")
+        self.assertEqual(db.execute("SELECT count(*) FROM t").fetchone(), (50,))
+        # under a lock that writes
+        db.execute("PRAGMA cache_size = 1")
+        db.execute("BEGIN EXCLUSIVE")
+        other = self.open(vid, data="b")
+        other.execute("DELETE FROM t WHERE id > 10")
+        self.close(other)
+        self.graft("push", vid, data="b")
+        reader = self.open(vid)
+        time.sleep(0.5)  # a pull that must not be
+        self.assertEqual(reader.execute("SELECT count(*) FROM t").fetchone(), (50,))
+        db.execute("ROLLBACK")
+        Settings.until(self, lambda: reader.execute("SELECT count(*) FROM t").fetchone() == (10,))
         self.check(db)
 
     def test_a_missing_page_without_servers_is_an_error_and_nothing_worse(self):

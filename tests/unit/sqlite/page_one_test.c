@@ -2,7 +2,7 @@
 #include <criterion/criterion.h>
 #include <string.h>
 
-#include "sqlite/page_one.h"
+#include "client/page_one.h"
 
 static void make_page(uint8_t page[PAGE_ONE_HEADER])
 {
@@ -79,4 +79,20 @@ Test(page_one, versions_of_wal_are_told)
     cr_assert_not(page_one_is_rollback(page));
     page[19] = 1;
     cr_assert(page_one_is_rollback(page));
+}
+
+Test(page_one, an_exported_page_is_no_longer_canonical)
+{
+    uint8_t page[PAGE_ONE_HEADER] = "SQLite format 3";
+
+    page_one_set_page_size(page, 4096);
+    page_one_make_canonical(page, 0);
+    cr_assert(page_one_is_canonical(page));
+    page_one_export(page, 12);
+    cr_assert_not(page_one_is_canonical(page));
+    cr_assert_eq(page_one_counter(page), 1);
+    cr_assert_eq(memcmp(page + 24, page + 92, 4), 0);
+    cr_assert_eq(page_one_page_count(page), 12);
+    memset(page, 0, sizeof page);
+    cr_assert_not(page_one_is_canonical(page), "no database at all");
 }

@@ -14,8 +14,8 @@
 //     40..43  schema cookie            that of SQLite  + the handle's offset
 //     92..95  version-valid-for        0               equal to 24..27, or SQLite would not believe 28..31
 //     96..99  SQLite's version         0               0
-#ifndef SQLITE_PAGE_ONE_H
-#define SQLITE_PAGE_ONE_H
+#ifndef CLIENT_PAGE_ONE_H
+#define CLIENT_PAGE_ONE_H
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -30,6 +30,8 @@ uint32_t page_one_page_count(const uint8_t *page);
 // The page size that its header states, 0 if it is none.
 uint32_t page_one_page_size(const uint8_t *page);
 void page_one_set_page_size(uint8_t *page, uint32_t page_size);
+// Is it page 1 of a SQLite database in canonical form?
+bool page_one_is_canonical(const uint8_t *page);
 // Is it of a database in a rollback mode, as far as the two versions say?
 bool page_one_is_rollback(const uint8_t *page);
 
@@ -37,5 +39,8 @@ bool page_one_is_rollback(const uint8_t *page);
 void page_one_make_canonical(uint8_t *page, uint32_t cookie_offset);
 // The canonical form, or an image that came with its own counters, into what SQLite reads.
 void page_one_fill_in(uint8_t *page, uint32_t counter, uint32_t page_count, uint32_t cookie_offset);
+
+// The canonical form into that of a database file of its own, which nobody has written since.
+void page_one_export(uint8_t *page, uint32_t page_count);
 
 #endif

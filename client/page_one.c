@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "sqlite/page_one.h"
+#include "client/page_one.h"
+
+#include <string.h>
 
 #define AT_PAGE_SIZE 16
 #define AT_WRITE_VERSION 18
@@ -9,6 +11,7 @@
 #define AT_COOKIE 40
 #define AT_VALID_FOR 92
 #define AT_LIBRARY_VERSION 96
+#define LIBRARY_VERSION 3031000 // the oldest that has all that the VFS needs
 
 static uint32_t get_u32(const uint8_t *page, size_t at)
 {
@@ -59,6 +62,15 @@ bool page_one_is_rollback(const uint8_t *page)
     return page[AT_WRITE_VERSION] == 1 && page[AT_READ_VERSION] == 1;
 }
 
+bool page_one_is_canonical(const uint8_t *page)
+{
+    static const char magic[16] = "SQLite format 3";
+
+    return memcmp(page, magic, sizeof magic) == 0 && get_u32(page, AT_COUNTER) == 0 &&
+           get_u32(page, AT_PAGE_COUNT) == 0 && get_u32(page, AT_VALID_FOR) == 0 &&
+           get_u32(page, AT_LIBRARY_VERSION) == 0;
+}
+
 void page_one_make_canonical(uint8_t *page, uint32_t cookie_offset)
 {
     page[AT_WRITE_VERSION] = 1;
@@ -77,4 +89,10 @@ void page_one_fill_in(uint8_t *page, uint32_t counter, uint32_t page_count, uint
     put_u32(page, AT_PAGE_COUNT, page_count);
     put_u32(page, AT_COOKIE, get_u32(page, AT_COOKIE) + cookie_offset);
     put_u32(page, AT_VALID_FOR, counter);
+}
+
+void page_one_export(uint8_t *page, uint32_t page_count)
+{
+    page_one_fill_in(page, 1, page_count, 0);
+    put_u32(page, AT_LIBRARY_VERSION, LIBRARY_VERSION);
 }
