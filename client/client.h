@@ -55,6 +55,8 @@ struct graft_volume {
     struct mutex turn_lock; // RANK_TURN
     struct cond turn_over;
     bool turn_taken; // turn_lock
+    // By who has the turn: the pause that the servers asked for when they refused something last.
+    uint32_t retry_after_ms;
 
     // freeze.c
     unsigned freezes;             // turn_lock; while there are any, the servers' head is not taken over

@@ -14,8 +14,8 @@ enum graft_status pull_ask(struct graft_volume *volume, const struct store_state
     const struct gid *vid = &volume->source.vid;
     struct graft_error why;
 
-    enum graft_status status =
-        remote_pull(&volume->client->remote, vid, state->remote.lsn, &state->remote.chain, ret_pull, &why);
+    enum graft_status status = remote_pull(&volume->client->remote, vid, state->remote.lsn,
+                                           &state->remote.chain, ret_pull, &volume->retry_after_ms, &why);
     if (status == GRAFT_OK && (ret_pull->head.page_size != volume->source.page_size ||
                                ret_pull->head.variable != volume->source.variable)) {
         remote_pull_release(ret_pull);

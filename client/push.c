@@ -38,11 +38,11 @@ enum graft_status push_create(struct push_run *run, const struct store_remote *b
         return GRAFT_OK;
     patience_init(&patience, run->volume->client->remote.http, run->patience_ms);
     while (remote_create_volume(&run->volume->client->remote, &source->vid, source->page_size,
-                                source->variable, &head, &why) != GRAFT_OK) {
+                                source->variable, &head, &run->volume->retry_after_ms, &why) != GRAFT_OK) {
         // Only the commit's answer, which is about its token, may say that it will never land.
         if (why.detail == GRAFT_DETAIL_DELETED)
             break;
-        if (!patience_wait(&patience, &why, 0)) {
+        if (!patience_wait(&patience, &why, run->volume->retry_after_ms)) {
             error_copy(err, &why);
             return error_context(err, why.status, "making the volume known to the servers");
         }

@@ -68,6 +68,7 @@ enum push_answer push_send(struct graft_volume *volume, const struct push_messag
             remote_commit(&volume->client->remote, message->request, &commit, &failure, err);
         enum push_answer answer = status == GRAFT_OK ? check_landed(vid, message, &commit, err)
                                                      : classify_failure(message, &failure, err);
+        volume->retry_after_ms = status == GRAFT_OK ? 0 : failure.retry_after_ms;
         *ret_sent |= status == GRAFT_OK || failure.answered || failure.sent;
         if (answer == ANSWER_LANDED)
             *ret_landed =

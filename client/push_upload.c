@@ -268,6 +268,7 @@ static enum graft_status upload_call(struct upload *upload, uint32_t patience_ms
         upload->cursor = start;
         if (upload_once(upload, &retry_after_ms, &answer, &why) == GRAFT_OK)
             return answer_keep(upload, answer, err);
+        upload->volume->retry_after_ms = retry_after_ms;
         if (!patience_wait(&patience, &why, retry_after_ms))
             return error_copy(err, &why);
     }

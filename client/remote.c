@@ -78,20 +78,33 @@ enum graft_status remote_protocol_error(struct graft_error *err, const char *cal
     return error_set(err, GRAFT_UNAVAILABLE, GRAFT_DETAIL_PROTOCOL, "%s: the server's answer %s", call, what);
 }
 
-static enum graft_status metastore_call(const struct remote *remote, const char *call,
-                                        const ProtobufCMessage *request,
-                                        const ProtobufCMessageDescriptor *response,
-                                        ProtobufCMessage **ret_response, struct graft_error *err)
+// *ret_retry_after_ms (NULL is fine), where it fails: the pause that a refusal asks for.
+static enum graft_status metastore_call_paced(const struct remote *remote, const char *call,
+                                              const ProtobufCMessage *request,
+                                              const ProtobufCMessageDescriptor *response,
+                                              ProtobufCMessage **ret_response, uint32_t *ret_retry_after_ms,
+                                              struct graft_error *err)
 {
+    struct rpc_failure failure = {0};
     struct rpc_target target;
     enum graft_status status = remote_target(remote, remote->metastore, "metastore", &target, err);
     if (status != GRAFT_OK)
         return status;
     status = FAILPOINT_ERROR("remote.call.before", err);
     if (status == GRAFT_OK)
-        status = rpc_call(&target, call, request, response, ret_response, NULL, err);
+        status = rpc_call(&target, call, request, response, ret_response, &failure, err);
     FAILPOINT("remote.call.after");
+    if (status != GRAFT_OK && ret_retry_after_ms)
+        *ret_retry_after_ms = failure.retry_after_ms;
     return status;
+}
+
+static enum graft_status metastore_call(const struct remote *remote, const char *call,
+                                        const ProtobufCMessage *request,
+                                        const ProtobufCMessageDescriptor *response,
+                                        ProtobufCMessage **ret_response, struct graft_error *err)
+{
+    return metastore_call_paced(remote, call, request, response, ret_response, NULL, err);
 }
 
 // Checks a snapshot that came back, and that it is about `vid` (NULL: any).
@@ -115,7 +128,8 @@ static enum graft_status snapshot_take(const Graft__Snapshot *message, const str
 // ---- the metastore ------------------------------------------------------------------------------
 
 enum graft_status remote_create_volume(const struct remote *remote, const struct gid *vid, uint32_t page_size,
-                                       bool variable, struct snapshot *ret_head, struct graft_error *err)
+                                       bool variable, struct snapshot *ret_head, uint32_t *ret_retry_after_ms,
+                                       struct graft_error *err)
 {
     Graft__CreateVolumeRequest request = GRAFT__CREATE_VOLUME_REQUEST__INIT;
     MESSAGE_GUARD(answer);
@@ -123,8 +137,9 @@ enum graft_status remote_create_volume(const struct remote *remote, const struct
     request.vid = binary_of(vid->bytes, GID_SIZE);
     request.page_size = page_size;
     request.kind = variable ? GRAFT__VOLUME_KIND__VOLUME_VARIABLE : GRAFT__VOLUME_KIND__VOLUME_FIXED;
-    enum graft_status status = metastore_call(remote, "create_volume", &request.base,
-                                              &graft__create_volume_response__descriptor, &answer, err);
+    enum graft_status status =
+        metastore_call_paced(remote, "create_volume", &request.base,
+                             &graft__create_volume_response__descriptor, &answer, ret_retry_after_ms, err);
     if (status != GRAFT_OK)
         return status;
     return snapshot_take(((Graft__CreateVolumeResponse *)answer)->head, vid, "create_volume", ret_head, err);
@@ -193,7 +208,7 @@ void remote_pull_release(struct remote_pull *pull)
 
 enum graft_status remote_pull(const struct remote *remote, const struct gid *vid, uint64_t after_lsn,
                               const struct hash128 *chain, struct remote_pull *ret_pull,
-                              struct graft_error *err)
+                              uint32_t *ret_retry_after_ms, struct graft_error *err)
 {
     Graft__PullRequest request = GRAFT__PULL_REQUEST__INIT;
     struct graft_error why;
@@ -203,8 +218,8 @@ enum graft_status remote_pull(const struct remote *remote, const struct gid *vid
     request.vid = binary_of(vid->bytes, GID_SIZE);
     request.after_lsn = after_lsn;
     request.chain = binary_of(chain->bytes, HASH_SIZE);
-    enum graft_status status =
-        metastore_call(remote, "pull", &request.base, &graft__pull_response__descriptor, &answer, err);
+    enum graft_status status = metastore_call_paced(
+        remote, "pull", &request.base, &graft__pull_response__descriptor, &answer, ret_retry_after_ms, err);
     if (status != GRAFT_OK)
         return status;
     const Graft__PullResponse *response = (Graft__PullResponse *)answer;
@@ -481,9 +496,14 @@ enum graft_status remote_watch_start(const struct remote *remote, const char *ur
                             watch_frame, watch, &watch->stream, err);
 }
 
-enum graft_status remote_watch_finish(struct remote_watch *watch, struct graft_error *err)
+enum graft_status remote_watch_finish(struct remote_watch *watch, uint32_t *ret_retry_after_ms,
+                                      struct graft_error *err)
 {
-    return rpc_stream_finish(TAKE(watch->stream), NULL, err);
+    struct rpc_failure failure = {0};
+    enum graft_status status = rpc_stream_finish(TAKE(watch->stream), &failure, err);
+    if (status != GRAFT_OK && ret_retry_after_ms)
+        *ret_retry_after_ms = failure.retry_after_ms;
+    return status;
 }
 
 enum graft_status remote_watch_url(const struct remote *remote, char **ret_url, struct graft_error *err)

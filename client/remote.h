@@ -26,9 +26,12 @@ enum graft_status remote_init(struct remote *remote, const char *metastore, cons
 void remote_release(struct remote *remote); // cancels what is under way
 
 // ---- the metastore ------------------------------------------------------------------------------
+//
+// *ret_retry_after_ms, where a call fails: the pause that a refusal asked for, 0 if none. NULL is fine.
 
 enum graft_status remote_create_volume(const struct remote *remote, const struct gid *vid, uint32_t page_size,
-                                       bool variable, struct snapshot *ret_head, struct graft_error *err);
+                                       bool variable, struct snapshot *ret_head, uint32_t *ret_retry_after_ms,
+                                       struct graft_error *err);
 // lsn 0: the head, which may be the volume's end (`deleted`).
 enum graft_status remote_snapshot(const struct remote *remote, const struct gid *vid, uint64_t lsn,
                                   struct snapshot *ret_snapshot, struct graft_error *err);
@@ -50,7 +53,7 @@ struct remote_pull {
 void remote_pull_release(struct remote_pull *pull);
 enum graft_status remote_pull(const struct remote *remote, const struct gid *vid, uint64_t after_lsn,
                               const struct hash128 *chain, struct remote_pull *ret_pull,
-                              struct graft_error *err);
+                              uint32_t *ret_retry_after_ms, struct graft_error *err);
 
 struct remote_commit {
     struct snapshot snapshot; // of the commit
@@ -93,8 +96,9 @@ struct remote_watch {
 enum graft_status remote_watch_start(const struct remote *remote, const char *url,
                                      const struct remote_watch_item *items, size_t item_count,
                                      struct remote_watch *watch, struct graft_error *err);
-enum graft_status remote_watch_finish(struct remote_watch *watch,
-                                      struct graft_error *err); // waits for the end
+// Waits for the end.
+enum graft_status remote_watch_finish(struct remote_watch *watch, uint32_t *ret_retry_after_ms,
+                                      struct graft_error *err);
 // Asks the metastore where its watch listens. *ret_url is the caller's to free().
 enum graft_status remote_watch_url(const struct remote *remote, char **ret_url, struct graft_error *err);
 

@@ -287,7 +287,7 @@ static enum graft_status watch_run(struct graft *client, struct watch_call *call
     mutex_unlock(&call->lock);
     if (!ended)
         rpc_stream_cancel(watch.stream);
-    status = remote_watch_finish(&watch, err); // from here on nobody else has `call`
+    status = remote_watch_finish(&watch, NULL, err); // from here on nobody else has `call`
     if (enough)
         return GRAFT_OK;
     if (call->trouble.status != GRAFT_OK)

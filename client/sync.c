@@ -8,10 +8,10 @@
 //
 // A push or pull that fails and may yet succeed stays due, after a pause that doubles; one that cannot
 // (rejected, corrupt) waits for the next event. Calls are made once each time: trying again is the
-// schedule's. A push that an earlier process left is gone on with, whether the volume is to push or not.
+// schedule's. Where the servers asked for a longer pause (Retry-After), it is that long, within bounds. A push that an earlier process left is gone on with, whether the volume is to push or not.
 //
 // A call to servers that hang takes its thread along until its deadline, so threads come as they are needed, up
-// to THREADS_MAX, and volumes whose last attempt did not succeed get all of them but one: a volume that works
+// to SYNC_THREADS_MAX, and volumes whose last attempt did not succeed get all of them but one: a volume that works
 // waits for none that does not.
 //
 // Invariants
@@ -40,7 +40,6 @@
 #define RETRY_BASE_MS 100u
 #define RETRY_CAP_MS 30000u
 #define TURN_RETRY_MS 50u // somebody else pushes or pulls this volume just now
-#define THREADS_MAX 6u    // below the connections that the HTTP client has for one server
 #define NEVER UINT64_MAX
 
 // All fields belong to the lock but volume and vid, which do not change.
@@ -66,7 +65,7 @@ struct sync {
     struct cond idle;  // a job is no longer running
     struct sync_job *jobs;
 
-    struct worker workers[THREADS_MAX];
+    struct worker workers[SYNC_THREADS_MAX];
     unsigned worker_count;  // started
     unsigned idle_count;    // of them, waiting
     unsigned failing_count; // busy with a job that is failing
@@ -134,14 +133,22 @@ static bool has_to_push(struct graft_volume *volume, const struct graft_sync_set
 }
 
 struct attempt {
-    bool push, pull; // what was tried, then: what remains due
-    bool succeeded;  // the servers know the volume
+    bool push, pull;         // what was tried, then: what remains due
+    bool succeeded;          // the servers know the volume
+    uint32_t retry_after_ms; // that the servers asked for
     struct graft_sync_settings settings;
 };
+
+uint32_t sync_pause_ms(uint32_t backoff_ms, uint32_t asked_ms)
+{
+    const uint32_t bounded_ms = MIN(asked_ms, SYNC_PAUSE_MAX_MS);
+    return MAX(backoff_ms, bounded_ms);
+}
 
 // Pushes and pulls as the attempt says. No lock is held; the turn is taken.
 static void attempt_run(struct graft_volume *volume, const struct gid *vid, struct attempt *attempt)
 {
+    volume->retry_after_ms = 0;
     if (attempt->push) {
         struct graft_error outcome = {0};
         attempt->push = has_to_push(volume, &attempt->settings);
@@ -163,6 +170,7 @@ static void attempt_run(struct graft_volume *volume, const struct gid *vid, stru
         attempt->pull = may_pass(volume, &outcome);
         report(&attempt->settings, vid, &outcome);
     }
+    attempt->retry_after_ms = volume->retry_after_ms;
 }
 
 static void job_run_locked(struct sync *sync, struct sync_job *job)
@@ -190,7 +198,8 @@ static void job_run_locked(struct sync *sync, struct sync_job *job)
     if (!mine) {
         job->not_before_us = now_us() + TURN_RETRY_MS * 1000ull;
     } else if (job->failing) {
-        job->not_before_us = now_us() + backoff_next_ms(&job->backoff) * 1000ull;
+        job->not_before_us =
+            now_us() + sync_pause_ms(backoff_next_ms(&job->backoff), attempt.retry_after_ms) * 1000ull;
     } else {
         backoff_reset(&job->backoff);
         job->not_before_us = 0;
@@ -219,7 +228,7 @@ static struct sync_job *next_job_locked(struct sync *sync, uint64_t *ret_due_us)
 
     *ret_due_us = NEVER;
     HASH_ITER (hh, sync->jobs, job, next) {
-        if (job->running || (job->failing && sync->failing_count >= THREADS_MAX - 1))
+        if (job->running || (job->failing && sync->failing_count >= SYNC_THREADS_MAX - 1))
             continue;
         uint64_t due_us = job_due_us(sync, job);
         if (due_us < *ret_due_us) {
@@ -282,14 +291,16 @@ static void watch_close_locked(struct sync *sync)
     if (!sync->watch_open)
         return;
     bool ended = sync->watch_ended;
+    uint32_t retry_after_ms = 0;
     mutex_unlock(&sync->lock);
     if (!ended)
         rpc_stream_cancel(sync->watch.stream);
-    remote_watch_finish(&sync->watch, NULL);
+    remote_watch_finish(&sync->watch, &retry_after_ms, NULL);
     mutex_lock(&sync->lock);
     sync->watch_open = false;
     if (ended)
-        sync->watch_retry_us = now_us() + backoff_next_ms(&sync->watch_backoff) * 1000ull;
+        sync->watch_retry_us =
+            now_us() + sync_pause_ms(backoff_next_ms(&sync->watch_backoff), retry_after_ms) * 1000ull;
 }
 
 // The volumes to watch; marks them. *ret_items is the caller's to free().
@@ -382,7 +393,7 @@ static void relieve_locked(struct sync *sync)
         return;
     }
     // With fewer threads than wished for, things take longer.
-    if (sync->worker_count < THREADS_MAX && !sync->stopping &&
+    if (sync->worker_count < SYNC_THREADS_MAX && !sync->stopping &&
         worker_start(&sync->workers[sync->worker_count], "graft-sync", sync_main, sync, NULL) == GRAFT_OK)
         sync->worker_count++;
 }

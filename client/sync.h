@@ -17,4 +17,7 @@ void sync_note_thaw(struct graft_volume *volume);
 // Takes the volume out, waits for what is being done for it. Nothing if it is not in.
 void sync_remove(struct graft *client, struct graft_volume *volume);
 
+// Until the next attempt, where `asked_ms` is what the servers asked for.
+uint32_t sync_pause_ms(uint32_t backoff_ms, uint32_t asked_ms);
+
 #endif

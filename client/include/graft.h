@@ -316,7 +316,7 @@ struct graft_sync_settings {
 };
 // [network, in the background] Keeps the volume in step until it is stopped or closed; a push that an earlier process left
 // without an answer is gone on with. A few threads serve all volumes of a client; a volume that fails is tried again with
-// growing, jittered pauses (0.1 to 30 s) and holds up no other.
+// growing, jittered pauses (0.1 to 30 s, longer where a server asks for it) and holds up no other.
 enum graft_status graft_sync_start(struct graft_volume *volume, const struct graft_sync_settings *settings,
                                    struct graft_error *err);
 void graft_sync_stop(struct graft_volume *volume);

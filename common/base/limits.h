@@ -72,6 +72,10 @@
 #define REREADINGS_MAX 256u             // commits that are being read again because a segment is missing
 #define NEWEST_VERSIONS_SIZE (16 * MIB) // newest versions of pages kept in memory beside the index
 
+// background sync
+#define SYNC_THREADS_MAX 6u       // of one client; below the connections that it has for one server
+#define SYNC_PAUSE_MAX_MS 300000u // that servers get by asking for it (Retry-After)
+
 // SQLite
 #define OVERLAY_MEMORY_MAX (16 * MIB) // pages of one transaction; more spill to a file
 #define JOURNAL_MEMORY_MAX (4 * MIB)  // of one rollback journal; likewise

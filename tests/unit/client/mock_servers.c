@@ -52,6 +52,25 @@ static struct snapshot head_for(struct http_request *request, struct bytes vid_b
     return head_locked(mock, &vid);
 }
 
+static void refuse_for_a_second(struct http_request *request)
+{
+    struct graft_error error;
+
+    error_set(&error, GRAFT_UNAVAILABLE, GRAFT_DETAIL_OVERLOADED, "the mock is busy");
+    http_respond_error(request, &error, 1);
+}
+
+// Counts a call, and says whether it is one of the next so many that are refused.
+static bool take_busy(struct http_request *request, unsigned *count, unsigned *busy)
+{
+    LOCK_GUARD(&mock_of(request)->lock);
+    ++*count;
+    if (*busy == 0)
+        return false;
+    --*busy;
+    return true;
+}
+
 static ProtobufCMessage *decode(const ProtobufCMessageDescriptor *descriptor, struct bytes whole)
 {
     ProtobufCMessage *message;
@@ -62,6 +81,12 @@ static ProtobufCMessage *decode(const ProtobufCMessageDescriptor *descriptor, st
 
 static void call_create(struct http_request *request, struct bytes whole)
 {
+    struct mock_servers *mock = mock_of(request);
+
+    if (take_busy(request, &mock->creates, &mock->creates_busy)) {
+        refuse_for_a_second(request);
+        return;
+    }
     ProtobufCMessage *message = decode(&graft__create_volume_request__descriptor, whole);
     Graft__CreateVolumeResponse response = GRAFT__CREATE_VOLUME_RESPONSE__INIT;
     Graft__Snapshot head = GRAFT__SNAPSHOT__INIT;
@@ -88,6 +113,12 @@ static void call_snapshot(struct http_request *request, struct bytes whole)
 
 static void call_pull(struct http_request *request, struct bytes whole)
 {
+    struct mock_servers *mock = mock_of(request);
+
+    if (take_busy(request, &mock->pulls, &mock->pulls_busy)) {
+        refuse_for_a_second(request);
+        return;
+    }
     ProtobufCMessage *message = decode(&graft__pull_request__descriptor, whole);
     Graft__PullResponse response = GRAFT__PULL_RESPONSE__INIT;
     Graft__Snapshot head = GRAFT__SNAPSHOT__INIT;
@@ -237,6 +268,9 @@ static void answer_commit(struct http_request *request, const Graft__CommitReque
         return;
     case COMMIT_BUSY:
         refuse(request, 503, GRAFT_UNAVAILABLE, GRAFT_DETAIL_OVERLOADED, NULL);
+        return;
+    case COMMIT_BUSY_A_SECOND:
+        refuse_for_a_second(request);
         return;
     case COMMIT_HOLD:
         mutex_lock(&mock->lock);

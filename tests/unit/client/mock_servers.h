@@ -30,7 +30,8 @@ enum commit_fault {
     COMMIT_SEGMENT_GONE,
     COMMIT_RETIRED,
     COMMIT_CHAIN_MISMATCH,
-    COMMIT_BUSY,            // 503 with Retry-After
+    COMMIT_BUSY,            // 503
+    COMMIT_BUSY_A_SECOND,   // 503 with Retry-After: 1
     COMMIT_OTHER_TOKEN_OK,  // OK about another token
     COMMIT_OTHER_DIGEST_OK, // OK about another digest
     COMMIT_OTHER_CHAIN_OK,  // OK, with a chain that does not follow from the base
@@ -70,6 +71,7 @@ struct mock_servers {
     enum commit_fault commit_faults[MOCK_COMMITS_MAX];
     enum write_fault write_faults[MOCK_COMMITS_MAX];
     enum read_fault read_faults[MOCK_COMMITS_MAX];
+    unsigned creates_busy, pulls_busy; // so many of the next are refused: 503 with Retry-After: 1
 
     uint64_t head_lsn;
     struct hash128 head_chain;
@@ -89,7 +91,7 @@ struct mock_servers {
     void *context;
 
     // What was seen.
-    unsigned commits, writes, reads;
+    unsigned commits, writes, reads, creates, pulls;
     struct buffer requests[MOCK_COMMITS_MAX]; // CommitRequests
     uint32_t first[MOCK_COMMITS_MAX];         // of the reads
     uint64_t read_counts[MOCK_COMMITS_MAX];

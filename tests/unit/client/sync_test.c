@@ -3,7 +3,9 @@
 // Background sync: what it recovers, how it tries again, and who waits for whom.
 #include <time.h>
 
+#include "client/sync.h"
 #include "common/base/clock.h"
+#include "common/base/limits.h"
 #include "tests/unit/client/mock_servers.h"
 #include "tests/unit/client/replica_fixture.h"
 #include "tests/unit/client/store_fixture.h"
@@ -144,6 +146,39 @@ Test(sync, pauses_grow_with_every_failure_and_are_short_again_after_a_success)
     cr_assert_eq(arrival_count, 8);
     cr_assert_lt(arrivals_ms[7] - arrivals_ms[6], 45u << 4, "the pauses go on growing");
     graft_sync_stop(a.volume);
+}
+
+static uint64_t since_ms(uint64_t begun_ms)
+{
+    return clock_monotonic_ms(clock_system()) - begun_ms;
+}
+
+// A second each, where the pauses of its own would be 0.1 to 0.2 s.
+Test(sync, waits_as_long_as_the_servers_ask_it_to)
+{
+    struct events events = EVENTS;
+    struct graft_sync_settings settings = {
+        .push = true, .pull = true, .poll_ms = 60000, .on_event = note, .context = &events};
+
+    replica_create(&a);
+    mock.creates_busy = mock.pulls_busy = 1;
+    mock.commit_faults[0] = COMMIT_BUSY_A_SECOND;
+    replica_commit(&a, 1, 1);
+    uint64_t begun_ms = clock_monotonic_ms(clock_system());
+    expect_ok(graft_sync_start(a.volume, &settings, &err));
+    await_good(&events, 2); // the push, the pull
+    cr_assert_eq(events.failed, 3);
+    cr_assert_geq(since_ms(begun_ms), 3000);
+    cr_assert_eq(mock.commits, 2);
+    graft_sync_stop(a.volume);
+}
+
+Test(sync, lets_the_servers_ask_for_no_more_than_so_much)
+{
+    cr_assert_eq(sync_pause_ms(100, 0), 100);
+    cr_assert_eq(sync_pause_ms(100, 1000), 1000);
+    cr_assert_eq(sync_pause_ms(2000, 1000), 2000);
+    cr_assert_eq(sync_pause_ms(100, 3600000), SYNC_PAUSE_MAX_MS);
 }
 
 Test(sync, tries_again_what_was_damaged_on_its_way)
