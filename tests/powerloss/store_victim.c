@@ -1,20 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The client's local store as a victim of power losses:
-//     store_victim DIRECTORY SEED DONE
+//     store_victim DIRECTORY SEED DONE HISTORY
 // DONE steps of the model (tests/unit/client/store_model.h) were acknowledged before the power failed; 0 also where the
 // volume may not have been made. Opens the store, checks that it is what the model is after that many steps or after the
 // one that was under way, and goes on with the next, until the power fails again. Lines on stdout:
 //     at N       the store was found as after N steps, and shown to be
 //     did N      N steps are acknowledged
 //     stopped    a write or sync failed, the store said so and is closed; the power fails here
-// Exits with 4 where the store is not what it should be.
+// Exits with 4 where the store is not what it should be. What was done also goes to the file HISTORY, as the checker of
+// tests/sim reads it: without servers it follows where the volume stands, and knows nothing of pages.
 #include <criterion/criterion.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "tests/sim/recorder.h"
 #include "tests/unit/client/store_fixture.h"
 #include "tests/unit/client/store_model.h"
 
@@ -52,6 +54,66 @@ void criterion_send_assert(struct criterion_assert_stats *stats)
     _exit(4);
 }
 
+// ---- the history
+
+static uint64_t operation;
+
+static void invoke(const char *op)
+{
+    struct gid vid = model_vid();
+    struct line line;
+    line_begin(&line, "invoke", op, ++operation);
+    line_add_vid(&line, &vid);
+    line_write(&line);
+}
+
+static void invoke_commit(const struct model *model, const struct model *next)
+{
+    const struct model_commit *commit = &next->local[next->local_head];
+    struct gid vid = model_vid();
+    struct line line;
+    line_begin(&line, "invoke", "commit", ++operation);
+    line_add_vid(&line, &vid);
+    line_add(&line, ",\"base\":%llu,\"count\":%u,\"cut\":%u,\"writes\":[]",
+             (unsigned long long)model->local_head, commit->image.page_count, commit->cut);
+    line_write(&line);
+}
+
+static void complete(const char *op, const struct model_run *run)
+{
+    struct graft_volume volume = {.store = run->volume};
+    struct line line;
+    line_begin(&line, "ok", op, operation);
+    line_add(&line, ",\"lsn\":%llu", (unsigned long long)run->model->local_head);
+    line_add_state(&line, &volume);
+    line_write(&line);
+}
+
+// A step as the history knows it; NULL: the store will not show that it was taken.
+static const char *invoke_step(const struct model *model, uint64_t number)
+{
+    static struct model next;
+    static struct model_run dry;
+    next = *model;
+    dry = (struct model_run){.model = &next};
+    model_step(&dry, number);
+    if (dry.resets > 0 || dry.pulls > 0) {
+        const char *op = dry.resets > 0 ? "reset" : "pull";
+        invoke(op);
+        return op;
+    }
+    if (next.local_head > model->local_head) {
+        invoke_commit(model, &next);
+        return "commit";
+    }
+    if (next.phase == model->phase)
+        return NULL;
+    invoke("push");
+    return "push";
+}
+
+// ---- the store
+
 static void open_volume(struct model_run *run, uint64_t done)
 {
     struct gid vid = model_vid();
@@ -78,8 +140,9 @@ static uint64_t find_place(struct model_run *run, uint64_t done)
 
 int main(int argc, char **argv)
 {
-    if (argc != 4)
+    if (argc != 5)
         return 2;
+    recorder_open(argv[4], "store");
     // Small, so that tables are flushed and joined within a run.
     struct store_settings settings = {.directory = argv[1],
                                       .memory_size = STORE_MEMORY_MIN,
@@ -94,13 +157,18 @@ int main(int argc, char **argv)
     rng_seed(&run->rng, seed + done);
     for (uint64_t step = 0; step < done; step++)
         model_step(run, step);
+    invoke("open");
     expect_ok(store_open(&settings, &run->store, &err));
     open_volume(run, done);
+    complete("open", run);
     done = find_place(run, done);
     model_check(run);
     say("at", done);
     while (!model_is_full(model)) {
+        const char *op = invoke_step(model, done);
         model_step(run, done);
+        if (op)
+            complete(op, run);
         say("did", ++done);
         if (done % 16 == 0)
             model_check(run);

@@ -445,7 +445,7 @@ static void push(struct model_run *run, struct rng *rng)
 {
     struct model *model = run->model;
     struct model_commit rolled;
-    struct token token = {.bytes = {1, 2, 3}};
+    struct token token = {.bytes = {0}};
     struct store_push begun;
     switch (model->phase) {
     case STORE_PUSH_IDLE:
@@ -456,6 +456,8 @@ static void push(struct model_run *run, struct rng *rng)
         }
         model->phase = STORE_PUSH_UPLOADING;
         model->push_to = model->local_head;
+        for (size_t i = 0; i < sizeof token.bytes; i++)
+            token.bytes[i] = (uint8_t)rng_next(rng);
         if (run->store)
             expect_ok(store_push_begin(run->volume, &token, &begun, &err));
         return;
