@@ -1,0 +1,24 @@
+-- A statement that fails inside a transaction takes back what it did, and nothing else.
+@A open ${a}
+CREATE TABLE t(id INTEGER PRIMARY KEY, v INTEGER UNIQUE, CHECK(v <> 13));
+INSERT INTO t VALUES(1, 10), (2, 20), (3, 30);
+BEGIN;
+INSERT INTO t VALUES(4, 40);
+INSERT INTO t VALUES(5, 50), (6, 60), (7, 10);
+SELECT * FROM t ORDER BY id;
+UPDATE t SET v = v + 10;
+SELECT * FROM t ORDER BY id;
+UPDATE t SET v = 13 WHERE id = 2;
+INSERT OR IGNORE INTO t VALUES(8, 10), (9, 90);
+INSERT OR REPLACE INTO t VALUES(10, 90);
+COMMIT;
+SELECT * FROM t ORDER BY id;
+INSERT OR ROLLBACK INTO t VALUES(1, 1);
+PRAGMA foreign_keys = ON;
+CREATE TABLE child(id INTEGER PRIMARY KEY, parent REFERENCES t(id) DEFERRABLE INITIALLY DEFERRED);
+BEGIN;
+INSERT INTO child VALUES(1, 77);
+COMMIT;
+ROLLBACK;
+SELECT count(*) FROM child;
+PRAGMA integrity_check;
