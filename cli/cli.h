@@ -87,11 +87,6 @@ enum exit_code cli_list_fail(struct cli_list *list, const struct graft_error *er
 
 bool cli_parse_number(const char *text, uint64_t max, uint64_t *ret_number);
 
-// RFC 3339, UTC, to the millisecond.
-struct time_text {
-    char text[32];
-};
-struct time_text cli_format_time(uint64_t time_ms);
 // "20.5 MB"
 struct size_text {
     char text[24];

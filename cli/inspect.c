@@ -5,6 +5,7 @@
 #include <stdio.h>
 
 #include "cli/commands.h"
+#include "common/base/clock.h"
 
 // ---- status -----------------------------------------------------------------------------------------------------------
 
@@ -102,12 +103,12 @@ static bool visit_commit(void *context, const struct graft_commit_info *commit)
     if (list->cli->settings.json)
         return cli_list_add(
             list, json_pack("{s:I, s:s, s:s, s:I, s:I, s:I, s:b}", "lsn", (json_int_t)commit->lsn, "time",
-                            cli_format_time(commit->time_ms).text, "client", commit->client, "pages_changed",
+                            clock_format(commit->time_ms).text, "client", commit->client, "pages_changed",
                             (json_int_t)commit->pages_changed, "segments", (json_int_t)commit->segment_count,
                             "page_count", (json_int_t)commit->page_count, "deleted", commit->deleted));
     return printf("LSN %-8" PRIu64 " %s  %s  %" PRIu64 " pages changed, %" PRIu32 " segments, %" PRIu32
                   " pages%s\n",
-                  commit->lsn, cli_format_time(commit->time_ms).text, commit->client, commit->pages_changed,
+                  commit->lsn, clock_format(commit->time_ms).text, commit->client, commit->pages_changed,
                   commit->segment_count, commit->page_count, commit->deleted ? ", deleted" : "") >= 0;
 }
 
@@ -148,13 +149,13 @@ static bool visit_head(void *context, const struct graft_remote_head *head)
     if (cli->settings.json) {
         json_t *json =
             json_pack("{s:s, s:I, s:I, s:s}", "vid", head->vid, "lsn", (json_int_t)head->lsn, "page_count",
-                      (json_int_t)head->page_count, "time", cli_format_time(head->time_ms).text);
+                      (json_int_t)head->page_count, "time", clock_format(head->time_ms).text);
         json_dumpf(json, stdout, JSON_COMPACT);
         json_decref(json);
         putchar('\n');
     } else {
         printf("%s  LSN %" PRIu64 "  %" PRIu32 " pages  %s\n", head->vid, head->lsn, head->page_count,
-               cli_format_time(head->time_ms).text);
+               clock_format(head->time_ms).text);
     }
     return fflush(stdout) == 0;
 }

@@ -140,17 +140,6 @@ bool cli_parse_number(const char *text, uint64_t max, uint64_t *ret_number)
     return true;
 }
 
-struct time_text cli_format_time(uint64_t time_ms)
-{
-    struct time_text text;
-    time_t seconds = (time_t)(time_ms / 1000);
-    struct tm parts;
-    gmtime_r(&seconds, &parts);
-    size_t size = strftime(text.text, sizeof text.text, "%Y-%m-%dT%H:%M:%S", &parts);
-    snprintf(text.text + size, sizeof text.text - size, ".%03uZ", (unsigned)(time_ms % 1000));
-    return text;
-}
-
 struct size_text cli_format_size(uint64_t size)
 {
     static const char *const units[] = {"bytes", "kB", "MB", "GB", "TB", "PB"};

@@ -5,6 +5,7 @@
 #include <stdio.h>
 
 #include "cli/commands.h"
+#include "common/base/clock.h"
 #include "common/base/error.h"
 #include "common/base/gid.h"
 #include "common/net/rpc.h"
@@ -49,10 +50,10 @@ static enum graft_status print_segments(const Graft__ListSegmentsResponse *page,
         if (list->cli->settings.json)
             cli_list_add(list,
                          json_pack("{s:s, s:I, s:s}", "sid", sid.text, "size", (json_int_t)info->object_size,
-                                   "created", cli_format_time(info->created_ms).text));
+                                   "created", clock_format(info->created_ms).text));
         else
             printf("%s  %" PRIu64 " bytes  %s\n", sid.text, info->object_size,
-                   cli_format_time(info->created_ms).text);
+                   clock_format(info->created_ms).text);
     }
     return GRAFT_OK;
 }

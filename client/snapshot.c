@@ -268,3 +268,54 @@ enum graft_status graft_hydrate(struct graft_snapshot *snapshot, const struct gr
                              gid_format(&volume->source.vid).text);
     return GRAFT_OK;
 }
+
+#define PENDING_CHUNK 1024u
+
+// Adds a page; false if it would be a range more than there may be.
+static bool add_pending(struct graft_page_range *ranges, size_t range_max, size_t *count, uint32_t pageidx)
+{
+    if (*count > 0 && ranges[*count - 1].first + ranges[*count - 1].count == pageidx) {
+        ranges[*count - 1].count++;
+        return true;
+    }
+    if (*count == range_max)
+        return false;
+    ranges[(*count)++] = (struct graft_page_range){.first = pageidx, .count = 1};
+    return true;
+}
+
+enum graft_status graft_snapshot_pending(struct graft_snapshot *snapshot, uint32_t *next,
+                                         struct graft_page_range *ranges, size_t range_max, size_t *ret_count,
+                                         struct graft_error *err)
+{
+    struct store_page pages[PENDING_CHUNK];
+    size_t page_count = 0;
+
+    REQUIRE(snapshot);
+    REQUIRE(next);
+    REQUIRE(ranges);
+    REQUIRE(ret_count);
+    if (!snapshot->pin || *next == 0 || range_max == 0)
+        return error_set(
+            err, GRAFT_INVALID, GRAFT_DETAIL_BAD_ARGUMENT,
+            "graft_snapshot_pending: a local snapshot, pages from 1 on and room for ranges are needed");
+    *ret_count = 0;
+    uint32_t end = graft_snapshot_page_count(snapshot);
+    if (*next > end) {
+        *next = 0;
+        return GRAFT_OK;
+    }
+    _cleanup_(pageset_free_p) struct pageset *all = pageset_new();
+    pageset_add_run(all, *next, end - *next + 1);
+    enum graft_status status =
+        store_missing(snapshot->pin, all, next, pages, PENDING_CHUNK, &page_count, err);
+    if (status != GRAFT_OK)
+        return status;
+    for (size_t i = 0; i < page_count; i++) {
+        if (!add_pending(ranges, range_max, ret_count, pages[i].pageidx)) {
+            *next = pages[i].pageidx;
+            break;
+        }
+    }
+    return GRAFT_OK;
+}

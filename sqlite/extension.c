@@ -3,6 +3,7 @@
 // graft_sqlite.so: what SQLite calls when it loads the extension. It stays loaded, for open databases are made of it.
 #include <sqlite3ext.h>
 
+#include "sqlite/functions.h"
 #include "sqlite/vfs.h"
 
 SQLITE_EXTENSION_INIT1
@@ -25,5 +26,7 @@ EXPORTED int sqlite3_graftsqlite_init(sqlite3 *db, char **ret_message, const sql
     int code = vfs_register(0, &why);
     if (why.status != GRAFT_OK)
         *ret_message = sqlite3_mprintf("graft: %s", why.message);
+    if (code == SQLITE_OK)
+        code = functions_register(db);
     return code == SQLITE_OK ? SQLITE_OK_LOAD_PERMANENTLY : code;
 }

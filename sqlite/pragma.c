@@ -2,10 +2,13 @@
 #include "sqlite/pragma.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
 #include "common/base/compiler.h"
+#include "sqlite/command.h"
+#include "sqlite/errors.h"
 
 static int answer(char **arguments, const char *text)
 {
@@ -57,8 +60,39 @@ static const struct {
     {"page_size", page_size},
 };
 
+// SQLite runs a pragma when it prepares it, also under EXPLAIN.
+static int run_command(struct volume_file *file, const struct command *command, char **arguments)
+{
+    struct graft_error why;
+    json_t *result = NULL;
+    const char *argument = arguments[2];
+    bool json = argument && !(command->traits & COMMAND_ARGUMENT) && strcasecmp(argument, "json") == 0;
+
+    enum graft_status status = argument && !json && !(command->traits & COMMAND_ARGUMENT)
+                                   ? error_set(&why, GRAFT_INVALID, GRAFT_DETAIL_BAD_ARGUMENT,
+                                               "graft_%s takes no argument but json", command->name)
+                               : (command->traits & COMMAND_CHANGES) && file->lock != SQLITE_LOCK_NONE
+                                   ? command_refuse(command, &why)
+                                   : command->run(file, argument, &result, &why);
+    if (status != GRAFT_OK) {
+        arguments[0] = sqlite3_mprintf("%s", why.message);
+        return SQLITE_ERROR;
+    }
+    char *text = json ? command_json(result) : command_text(result);
+    arguments[0] = text ? sqlite3_mprintf("%s", text) : NULL;
+    free(text);
+    return arguments[0] ? SQLITE_OK : SQLITE_NOMEM;
+}
+
 int pragma_run(struct volume_file *file, char **arguments)
 {
+    const struct command *command = command_find(arguments[1]);
+    if (command)
+        return run_command(file, command, arguments);
+    if (strncasecmp(arguments[1], "graft_", 6) == 0) {
+        arguments[0] = sqlite3_mprintf("there is no %s; docs/SQLITE.md lists the pragmas", arguments[1]);
+        return SQLITE_ERROR;
+    }
     for (size_t i = 0; i < ARRAY_COUNT(pragmas); i++) {
         if (strcasecmp(arguments[1], pragmas[i].name) == 0)
             return pragmas[i].run(file, arguments);

@@ -382,10 +382,10 @@ static void on_sync(void *context, const char *vid, const struct graft_error *ou
         errors_note(SQLITE_OK, vid, outcome);
 }
 
-static enum graft_status start_sync(struct runtime *runtime, struct graft_volume *volume,
+static enum graft_status start_sync(struct shared *shared, struct graft_volume *volume,
                                     struct graft_error *err)
 {
-    if (!runtime->autosync)
+    if (!atomic_load(&shared->autosync))
         return GRAFT_OK;
     struct graft_sync_settings sync = {.push = true, .pull = true, .on_event = on_sync};
     return graft_sync_start(volume, &sync, err);
@@ -472,13 +472,14 @@ enum graft_status runtime_volume(struct runtime *runtime, const char *vid, struc
     }
     fresh->runtime = runtime;
     memcpy(fresh->vid, vid, sizeof fresh->vid);
+    atomic_init(&fresh->autosync, runtime->autosync);
     shared_set_volume(fresh, volume, head.page_size);
     shared = insert(runtime, fresh);
     if (shared != fresh) {
         graft_volume_close(volume);
         free(fresh);
     } else if (volume) {
-        status = start_sync(runtime, volume, err);
+        status = start_sync(shared, volume, err);
         if (status != GRAFT_OK) {
             shared_unref(shared);
             return status;
@@ -519,8 +520,20 @@ enum graft_status shared_make(struct shared *shared, uint32_t page_size, struct 
     forget_fresh(shared->runtime, shared->vid);
     // It works without, too, and says so where background trouble is told.
     struct graft_error why;
-    if (start_sync(shared->runtime, volume, &why) != GRAFT_OK)
+    if (start_sync(shared, volume, &why) != GRAFT_OK)
         errors_note(SQLITE_OK, shared->vid, &why);
+    return GRAFT_OK;
+}
+
+enum graft_status shared_set_autosync(struct shared *shared, bool on, struct graft_error *err)
+{
+    struct graft_volume *volume = atomic_load(&shared->volume);
+
+    if (atomic_exchange(&shared->autosync, on) == on || !volume)
+        return GRAFT_OK;
+    if (on)
+        return start_sync(shared, volume, err);
+    graft_sync_stop(volume);
     return GRAFT_OK;
 }
 

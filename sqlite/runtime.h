@@ -52,8 +52,9 @@ struct shared {
     // chose. They are set once, by who has the writer's slot.
     _Atomic(struct graft_volume *) volume;
     atomic_uint page_size;
-    const void *writer; // lock; the handle that has the slot
-    unsigned refs;      // lock
+    atomic_bool autosync; // background sync runs, or will once the volume is made
+    const void *writer;   // lock; the handle that has the slot
+    unsigned refs;        // lock
     LIST_ENTRY(shared) link;
 };
 
@@ -94,6 +95,9 @@ void shared_unref(struct shared *shared); // NULL is fine
 DEFINE_CLEANUP(struct shared, shared_unref)
 // Makes a volume that was only named. For who has the slot.
 enum graft_status shared_make(struct shared *shared, uint32_t page_size, struct graft_error *err);
+
+// Starts or stops background sync of this volume, for as long as it is open.
+enum graft_status shared_set_autosync(struct shared *shared, bool on, struct graft_error *err);
 
 // The slot of the one writer.
 bool shared_take_slot(struct shared *shared, const void *owner);

@@ -227,6 +227,12 @@ struct graft_page_range {
     uint32_t first;
     uint32_t count;
 };
+// The pages that are not here, as ranges in ascending order from *next on (start with 1), at most `range_max` of them.
+// Afterwards *next is where to go on, 0 at the end. Looks at a bounded number of pages a call, so *ret_count may be 0 before
+// the end, and neighbours may come as two ranges. INVALID for a remote snapshot.
+enum graft_status graft_snapshot_pending(struct graft_snapshot *snapshot, uint32_t *next,
+                                         struct graft_page_range *ranges, size_t range_max, size_t *ret_count,
+                                         struct graft_error *err);
 // [network, in the background] Asks for pages that will be read soon: those missing are requested, and a later read waits
 // for what is already under way. Errors are not reported here: the read that needs the page meets them. Pages beyond the
 // end are left out; of a remote snapshot at most the first 4 MiB are taken.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "common/base/clock.h"
 
+#include <stdio.h>
 #include <time.h>
 
 static uint64_t system_monotonic_us(const struct clock *clock)
@@ -21,6 +22,17 @@ const struct clock *clock_system(void)
 {
     static const struct clock system_clock = {system_monotonic_us, system_wall_ms};
     return &system_clock;
+}
+
+struct time_text clock_format(uint64_t wall_ms)
+{
+    struct time_text text;
+    time_t seconds = (time_t)(wall_ms / 1000);
+    struct tm parts;
+    gmtime_r(&seconds, &parts);
+    size_t size = strftime(text.text, sizeof text.text, "%Y-%m-%dT%H:%M:%S", &parts);
+    snprintf(text.text + size, sizeof text.text - size, ".%03uZ", (unsigned)(wall_ms % 1000));
+    return text;
 }
 
 static uint64_t manual_monotonic_us(const struct clock *clock)

@@ -26,6 +26,12 @@ static inline uint64_t clock_wall_ms(const struct clock *clock)
     return clock->wall_ms(clock);
 }
 
+// RFC 3339, UTC, to the millisecond.
+struct time_text {
+    char text[32];
+};
+struct time_text clock_format(uint64_t wall_ms);
+
 // A clock that stands still until told otherwise.
 struct manual_clock {
     struct clock clock; // first: hand out &manual.clock

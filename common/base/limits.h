@@ -80,6 +80,7 @@
 #define OVERLAY_MEMORY_MAX (16 * MIB) // pages of one transaction; more spill to a file
 #define JOURNAL_MEMORY_MAX (4 * MIB)  // of one rollback journal; likewise
 #define ERRORS_KEPT_MAX 64u           // causes that graft_errors shows
+#define SQL_ROWS_MAX 100000u          // of an answer that is collected
 #define FRESH_VIDS_MAX 64u            // names given out for volumes that are not made yet
 
 // shutting down

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "common/base/log.h"
+#include "common/base/clock.h"
 
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -39,14 +40,8 @@ bool log_level_parse(const char *text, enum log_level *ret_level)
 
 static size_t put_head(char *line, size_t size, enum log_level level, const char *event)
 {
-    struct timespec now;
-    struct tm calendar;
-    clock_gettime(CLOCK_REALTIME, &now);
-    gmtime_r(&now.tv_sec, &calendar);
-    char second[32];
-    strftime(second, sizeof second, "%Y-%m-%dT%H:%M:%S", &calendar);
-    int length = snprintf(line, size, "ts=%s.%03ldZ level=%s event=%s", second, now.tv_nsec / 1000000,
-                          level_names[level], event);
+    int length = snprintf(line, size, "ts=%s level=%s event=%s",
+                          clock_format(clock_wall_ms(clock_system())).text, level_names[level], event);
     return MIN((size_t)length, size - 1);
 }
 

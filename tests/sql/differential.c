@@ -142,24 +142,28 @@ static void make_table(unsigned table)
 
 static void make_clustered_table(unsigned table)
 {
-    bothf("CREATE TABLE IF NOT EXISTS t%u(a INTEGER, b TEXT, c BLOB, d REAL, PRIMARY KEY(a, b)) WITHOUT ROWID", table);
+    bothf(
+        "CREATE TABLE IF NOT EXISTS t%u(a INTEGER, b TEXT, c BLOB, d REAL, PRIMARY KEY(a, b)) WITHOUT ROWID",
+        table);
 }
 
 static void insert_rows(void)
 {
     unsigned rows = below(10) == 0 ? 50 + below(300) : 1 + below(10);
-    static const char *const verbs[] = {"INSERT", "INSERT OR IGNORE", "INSERT OR REPLACE", "INSERT OR ROLLBACK",
-                                        "INSERT OR ABORT", "INSERT OR FAIL"};
+    static const char *const verbs[] = {
+        "INSERT",          "INSERT OR IGNORE", "INSERT OR REPLACE", "INSERT OR ROLLBACK",
+        "INSERT OR ABORT", "INSERT OR FAIL"};
     bothf("WITH RECURSIVE n(i) AS (SELECT %u UNION ALL SELECT i + 1 FROM n WHERE i < %u) %s INTO t%u "
           "SELECT (i * %u) %% %u, 'k' || ((i * %u) %% 97), zeroblob((i * %u) %% %u), i / 7.0 FROM n",
-          1 + below(1000), 1000 + rows, choose(below(3) ? 3 : 6, verbs), below(TABLES), 1 + below(99), 50 + below(5000),
-          1 + below(99), 1 + below(999), below(6) ? 200 : 4000);
+          1 + below(1000), 1000 + rows, choose(below(3) ? 3 : 6, verbs), below(TABLES), 1 + below(99),
+          50 + below(5000), 1 + below(99), 1 + below(999), below(6) ? 200 : 4000);
 }
 
 static void insert_few(void)
 {
-    bothf("INSERT OR REPLACE INTO t%u(a, b, c) VALUES(%u, 'v%u', zeroblob(%u)), (%u, NULL, x'0%u')", below(TABLES),
-          below(2000), below(100), below(4) ? below(300) : below(9000), below(2000), below(10));
+    bothf("INSERT OR REPLACE INTO t%u(a, b, c) VALUES(%u, 'v%u', zeroblob(%u)), (%u, NULL, x'0%u')",
+          below(TABLES), below(2000), below(100), below(4) ? below(300) : below(9000), below(2000),
+          below(10));
 }
 
 static void update_rows(void)
@@ -174,7 +178,8 @@ static void delete_rows(void)
     if (below(12) == 0)
         bothf("DELETE FROM t%u", below(TABLES));
     else
-        bothf("DELETE FROM t%u WHERE a %% %u = %u OR b = 'k%u'", below(TABLES), 2 + below(30), below(30), below(97));
+        bothf("DELETE FROM t%u WHERE a %% %u = %u OR b = 'k%u'", below(TABLES), 2 + below(30), below(30),
+              below(97));
 }
 
 static void query(void)
@@ -194,31 +199,47 @@ static void change_schema(void)
 {
     unsigned table = below(TABLES);
     switch (below(7)) {
-    case 0: bothf("DROP TABLE IF EXISTS t%u", table); break;
-    case 1: bothf("CREATE INDEX IF NOT EXISTS i%u_%u ON t%u(b, a)", table, below(3), table); break;
-    case 2: bothf("DROP INDEX IF EXISTS i%u_%u", table, below(3)); break;
-    case 3: bothf("ALTER TABLE t%u ADD COLUMN x%u DEFAULT %u", table, below(100), below(9)); break;
-    case 4: make_clustered_table(table); break;
-    case 5: both("ANALYZE"); break;
-    default: make_table(table); break;
+    case 0:
+        bothf("DROP TABLE IF EXISTS t%u", table);
+        break;
+    case 1:
+        bothf("CREATE INDEX IF NOT EXISTS i%u_%u ON t%u(b, a)", table, below(3), table);
+        break;
+    case 2:
+        bothf("DROP INDEX IF EXISTS i%u_%u", table, below(3));
+        break;
+    case 3:
+        bothf("ALTER TABLE t%u ADD COLUMN x%u DEFAULT %u", table, below(100), below(9));
+        break;
+    case 4:
+        make_clustered_table(table);
+        break;
+    case 5:
+        both("ANALYZE");
+        break;
+    default:
+        make_table(table);
+        break;
     }
     make_table(table);
 }
 
 static void control_transaction(void)
 {
-    static const char *const controls[] = {"BEGIN", "BEGIN IMMEDIATE", "COMMIT", "COMMIT", "ROLLBACK", "SAVEPOINT s1",
-                                           "SAVEPOINT s2", "ROLLBACK TO s1", "ROLLBACK TO s2", "RELEASE s1", "RELEASE s2"};
+    static const char *const controls[] = {
+        "BEGIN",        "BEGIN IMMEDIATE", "COMMIT",         "COMMIT",     "ROLLBACK",  "SAVEPOINT s1",
+        "SAVEPOINT s2", "ROLLBACK TO s1",  "ROLLBACK TO s2", "RELEASE s1", "RELEASE s2"};
     both(choose(11, controls));
 }
 
 static void change_settings(void)
 {
     static const char *const settings[] = {
-        "PRAGMA cache_size = 5", "PRAGMA cache_size = 50", "PRAGMA cache_spill = 1", "PRAGMA synchronous = OFF",
-        "PRAGMA synchronous = FULL", "PRAGMA journal_mode = DELETE", "PRAGMA journal_mode = TRUNCATE",
-        "PRAGMA journal_mode = PERSIST", "PRAGMA journal_mode = MEMORY", "PRAGMA user_version = 5",
-        "PRAGMA incremental_vacuum(3)", "PRAGMA secure_delete = 1", "PRAGMA secure_delete = 0"};
+        "PRAGMA cache_size = 5",          "PRAGMA cache_size = 50",        "PRAGMA cache_spill = 1",
+        "PRAGMA synchronous = OFF",       "PRAGMA synchronous = FULL",     "PRAGMA journal_mode = DELETE",
+        "PRAGMA journal_mode = TRUNCATE", "PRAGMA journal_mode = PERSIST", "PRAGMA journal_mode = MEMORY",
+        "PRAGMA user_version = 5",        "PRAGMA incremental_vacuum(3)",  "PRAGMA secure_delete = 1",
+        "PRAGMA secure_delete = 0"};
     both(choose(13, settings));
 }
 
@@ -257,11 +278,13 @@ static void statement(void)
 // All that a database holds: its schema, and each table's rows.
 static uint64_t contents(int which)
 {
-    struct outcome sound = run(dbs[which], "SELECT integrity_check = 'ok' FROM pragma_integrity_check LIMIT 2");
+    struct outcome sound =
+        run(dbs[which], "SELECT integrity_check = 'ok' FROM pragma_integrity_check LIMIT 2");
     struct outcome yes = run(dbs[which], "SELECT 1");
     if (sound.code != SQLITE_DONE || sound.rows != yes.rows)
         differ("%s: integrity_check fails (%d %s)", names[which], sound.code, sound.message);
-    struct outcome schema = run(dbs[which], "SELECT type, name, sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite_%' ORDER BY name");
+    struct outcome schema = run(
+        dbs[which], "SELECT type, name, sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite_%' ORDER BY name");
     uint64_t hash = schema.rows;
     for (unsigned table = 0; table < TABLES; table++) {
         char sql[128];
@@ -335,7 +358,8 @@ int main(int argc, char **argv)
             statements = strtoul(argv[at + 1], NULL, 10);
     }
     if (argc - at < 2 || argc - at > DATABASES) {
-        fprintf(stderr, "usage: differential --load EXTENSION --seed N --statements N NATIVE SUBJECT [REPLICA]\n");
+        fprintf(stderr,
+                "usage: differential --load EXTENSION --seed N --statements N NATIVE SUBJECT [REPLICA]\n");
         return 2;
     }
     for (int i = 0; i < argc - at && i < REPLICA; i++)
@@ -349,6 +373,7 @@ int main(int argc, char **argv)
         statement();
         if (i == 1 && argc - at > REPLICA) {
             end_round();
+            move(SUBJECT, "SELECT graft_push()");
             open_database(REPLICA, argv[at + REPLICA]);
         }
         if (i % ROUND_STATEMENTS == 0 || i == statements)

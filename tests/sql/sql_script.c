@@ -73,25 +73,45 @@ static const char *code_name(int code)
 {
     static char other[16];
     switch (code) {
-    case SQLITE_ERROR: return "ERROR";
-    case SQLITE_BUSY: return "BUSY";
-    case SQLITE_BUSY_SNAPSHOT: return "BUSY_SNAPSHOT";
-    case SQLITE_LOCKED: return "LOCKED";
-    case SQLITE_READONLY: return "READONLY";
-    case SQLITE_IOERR: return "IOERR";
-    case SQLITE_IOERR_READ: return "IOERR_READ";
-    case SQLITE_IOERR_WRITE: return "IOERR_WRITE";
-    case SQLITE_IOERR_DATA: return "IOERR_DATA";
-    case SQLITE_IOERR_LOCK: return "IOERR_LOCK";
-    case SQLITE_CORRUPT: return "CORRUPT";
-    case SQLITE_FULL: return "FULL";
-    case SQLITE_CANTOPEN: return "CANTOPEN";
-    case SQLITE_CONSTRAINT_UNIQUE: return "CONSTRAINT_UNIQUE";
-    case SQLITE_CONSTRAINT_PRIMARYKEY: return "CONSTRAINT_PRIMARYKEY";
-    case SQLITE_CONSTRAINT_NOTNULL: return "CONSTRAINT_NOTNULL";
-    case SQLITE_CONSTRAINT_CHECK: return "CONSTRAINT_CHECK";
-    case SQLITE_CONSTRAINT_FOREIGNKEY: return "CONSTRAINT_FOREIGNKEY";
-    default: snprintf(other, sizeof other, "%d", code); return other;
+    case SQLITE_ERROR:
+        return "ERROR";
+    case SQLITE_BUSY:
+        return "BUSY";
+    case SQLITE_BUSY_SNAPSHOT:
+        return "BUSY_SNAPSHOT";
+    case SQLITE_LOCKED:
+        return "LOCKED";
+    case SQLITE_READONLY:
+        return "READONLY";
+    case SQLITE_IOERR:
+        return "IOERR";
+    case SQLITE_IOERR_READ:
+        return "IOERR_READ";
+    case SQLITE_IOERR_WRITE:
+        return "IOERR_WRITE";
+    case SQLITE_IOERR_DATA:
+        return "IOERR_DATA";
+    case SQLITE_IOERR_LOCK:
+        return "IOERR_LOCK";
+    case SQLITE_CORRUPT:
+        return "CORRUPT";
+    case SQLITE_FULL:
+        return "FULL";
+    case SQLITE_CANTOPEN:
+        return "CANTOPEN";
+    case SQLITE_CONSTRAINT_UNIQUE:
+        return "CONSTRAINT_UNIQUE";
+    case SQLITE_CONSTRAINT_PRIMARYKEY:
+        return "CONSTRAINT_PRIMARYKEY";
+    case SQLITE_CONSTRAINT_NOTNULL:
+        return "CONSTRAINT_NOTNULL";
+    case SQLITE_CONSTRAINT_CHECK:
+        return "CONSTRAINT_CHECK";
+    case SQLITE_CONSTRAINT_FOREIGNKEY:
+        return "CONSTRAINT_FOREIGNKEY";
+    default:
+        snprintf(other, sizeof other, "%d", code);
+        return other;
     }
 }
 

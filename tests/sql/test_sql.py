@@ -2,8 +2,9 @@
 """Scripts of SQL with what they must print.
 
 same/NAME.sql runs on native SQLite and on volumes, and gives NAME.out on both. graft/NAME.sql is about what only volumes do.
-A script's values: ${a}, ${b}: URIs of two new databases; ${replica}: a, from another data directory; ${data}: the data
-directory; ${graft}: the command line, with both daemons in its environment; ${tmp}: an empty folder.
+A script's values: ${a}, ${b}: URIs of two new databases, by stub files that their first opening makes; ${replica}: a, from
+another data directory; ${random}, ${main}: URIs of those names; ${data}: the data directory; ${graft}: the command line, with
+both daemons in its environment; ${tmp}: a folder of the script's own.
 """
 import os
 import pathlib
@@ -17,6 +18,7 @@ import cluster
 HERE = pathlib.Path(__file__).parent
 RUNNER = cluster.BUILD / "tests" / "sql" / "sql_script"
 EXTENSION = cluster.BUILD / "sqlite" / "graft_sqlite"
+URL = re.compile(r"http://127\.0\.0\.1:\d+")
 VID = re.compile(r"\b[1-9A-HJ-NP-Za-km-z]{22}\b")
 
 
@@ -24,7 +26,7 @@ class Sql(cluster.GraftTest):
     maxDiff = None
 
     def uri(self, name, data):
-        parameters = {"vfs": "graft", "data": data, "metastore": self.cluster.metastore.url(),
+        parameters = {"vfs": "graft", "stubs": 1, "data": data, "metastore": self.cluster.metastore.url(),
                       "pagestore": self.cluster.pagestore.url()}
         return f"file:{name}?{urllib.parse.urlencode(parameters)}"
 
@@ -35,21 +37,14 @@ class Sql(cluster.GraftTest):
         self.assertEqual(result.returncode, 0, result.stdout + result.stderr)
         return result.stdout
 
-    def fresh(self, data):
-        """The VID of a database that will be made by its first commit."""
-        listed = self.run_script("@A open ${uri}\nPRAGMA database_list;\n", {"uri": self.uri("random", data)})
-        return listed.strip().rsplit("/", 1)[1]
-
     def on_volumes(self, script):
         with tempfile.TemporaryDirectory(dir=self.folder) as tmp:
             data = f"{tmp}/data"
-            a, b = self.fresh(data), self.fresh(data)
-            values = {"a": self.uri(a, data), "b": self.uri(b, data), "replica": self.uri(a, f"{tmp}/replica"),
-                      "vid_a": a, "vid_b": b, "data": data, "tmp": tmp,
-                      "random": self.uri("random", data), "main": self.uri("main", data),
-                      "graft": f"{cluster.CLI}"}
+            values = {"a": self.uri(f"{tmp}/a.db", data), "b": self.uri(f"{tmp}/b.db", data),
+                      "replica": self.uri(f"{tmp}/a.db", f"{tmp}/replica"), "data": data, "tmp": tmp,
+                      "random": self.uri("random", data), "main": self.uri("main", data), "graft": str(cluster.CLI)}
             out = self.run_script(script.read_text(), values, tmp=tmp)
-            return VID.sub("VID", out.replace(a, "VID-A").replace(b, "VID-B").replace(tmp, "TMP"))
+            return URL.sub("URL", VID.sub("VID", out.replace(tmp, "TMP")))
 
     def on_native(self, script):
         with tempfile.TemporaryDirectory(dir="/dev/shm") as tmp:

@@ -1,0 +1,42 @@
+-- What each pragma says, for people and as JSON, and that what changes something refuses inside a transaction.
+@A open ${a}
+PRAGMA graft_status;
+PRAGMA graft_push;
+CREATE TABLE t(id INTEGER PRIMARY KEY, v);
+INSERT INTO t VALUES(1, 'one');
+PRAGMA graft_status;
+PRAGMA graft_status = json;
+PRAGMA graft_snapshot;
+PRAGMA graft_pages;
+PRAGMA graft_push;
+PRAGMA graft_status(json);
+SELECT graft_status();
+BEGIN IMMEDIATE;
+PRAGMA graft_push;
+SELECT graft_pull();
+PRAGMA graft_snapshot = json;
+COMMIT;
+PRAGMA graft_pull;
+PRAGMA graft_sync;
+SELECT graft_sync();
+PRAGMA graft_autosync;
+PRAGMA graft_autosync = on;
+PRAGMA graft_autosync = off;
+PRAGMA graft_tag = 'first';
+PRAGMA graft_tag;
+PRAGMA graft_tag = 'not a tag';
+PRAGMA graft_volumes;
+SELECT tag, status, local_lsn, pages, page_size FROM graft_volumes;
+SELECT lsn, pages_changed, segments, pages FROM graft_log;
+SELECT json_array_length(graft_log(5));
+SELECT * FROM graft_pages;
+PRAGMA graft_hydrate;
+PRAGMA graft_fetch_stats;
+PRAGMA graft_status = wrong;
+PRAGMA graft_log = many;
+PRAGMA graft_nothing;
+SELECT graft_status('none');
+SELECT graft_status('temp');
+SELECT json_extract(graft_version(), '$.sqlite') = sqlite_version();
+@N open :memory:
+SELECT graft_status();
