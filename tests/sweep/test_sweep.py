@@ -249,33 +249,31 @@ class Lane:
 
     def restored(self, folder):
         """Three backups, each brought back; one of these stores takes the place of the one that was lost. Clients and the
-        pagestore had seen more of that one."""
-        metastore, contents, vids = self.cluster.metastore, [], []
+        pagestore had seen more of that one. What the program in question has no part in is done once."""
+        metastore, contents, vids, program = self.cluster.metastore, [], [], self.run_spec.program
+        backups = HITS if program in (None, "backup", "graft-metastore") else 1
+        restores = HITS if program in (None, "restore") else 1
         for number in range(HITS):
             contents.append(os.urandom(2 * 4096))
             vids.append(self.import_and_push(folder, contents[-1]))
         caller = wire.Caller(metastore)
         tokens = {vid: caller.commits(wire.gid_bytes(vid), 1)[0][TOKEN][0] for vid in vids}
-        for number in range(HITS):
-            self.back_up(folder / f"backup-{number}")
-        for vid in vids:  # lost with the store
+        lost = vids if program in (None, "graft-pagestore") else vids[:1]
+        backup = self.first_disturbed(backups, lambda number: self.back_up(folder / f"backup-{number}"))
+        for vid in lost:
             self.import_and_push(folder, os.urandom(3 * 4096), vid)
             self.expect_pages(vid, self.head(caller, vid), wire.PAGE_STORED)
         caller.close()
-        served = f"store-{HITS - 1}"
-        for number in range(HITS):
-            disturbed = self.one_shot_fired
-            self.restore(folder / f"backup-{number}", folder / f"store-{number}")
-            if self.one_shot_fired and not disturbed:
-                served = f"store-{number}"
-        self.check_codes(self.revive())
+        store = self.first_disturbed(restores, lambda number: self.restore(folder / f"backup-{backup}", folder / f"store-{number}"))
         metastore.stop()
-        metastore.arguments[1] = f"rocksdb:{folder / served}"
+        metastore.arguments[1] = f"rocksdb:{folder / f'store-{store}'}"
         metastore.start()
         for vid, content in zip(vids, contents):
             log = caller.commits(wire.gid_bytes(vid), 1)
             if [commit[LSN][0] for commit in log] != [1, 2] or log[0][TOKEN][0] != tokens[vid] or SEGMENTS in log[1]:
                 raise Failure(f"{vid}: after the restore the log is {log}")
+            if vid not in lost:
+                continue
             self.expect_pages(vid, self.head(caller, vid), wire.PAGE_STORED)
             self.graft(folder / "after", "clone", vid)
             if self.graft(folder / "after", "export", vid, "-") != content:
@@ -284,6 +282,16 @@ class Lane:
         caller.close()
         if listed != set(map(wire.gid_bytes, vids)):
             raise Failure(f"{len(listed)} volumes are listed after the restore")
+
+    def first_disturbed(self, count, act):
+        """Does something so often: the number of that in which the run's failpoint fired, or the last."""
+        chosen = None
+        for number in range(count):
+            act(number)
+            self.check_codes(self.revive())
+            if chosen is None and self.fired():
+                chosen = number
+        return count - 1 if chosen is None else chosen
 
     def head(self, caller, vid):
         return caller.head(wire.gid_bytes(vid))
