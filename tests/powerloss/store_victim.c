@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The client's local store as a victim of power losses:
-//     store_victim DIRECTORY SEED DONE HISTORY
+//     store_victim DIRECTORY SEED DONE HISTORY [KEPT]
 // DONE steps of the model (tests/unit/client/store_model.h) were acknowledged before the power failed; 0 also where the
 // volume may not have been made. Opens the store, checks that it is what the model is after that many steps or after the
-// one that was under way, and goes on with the next, until the power fails again. Lines on stdout:
+// one that was under way, and goes on with the next, until the power fails again. With KEPT the durability is
+// `normal`: the latest local commits may be gone, so the store is what the model was after any number of steps from KEPT
+// on, the last one after which something had to be synced. Lines on stdout:
 //     at N       the store was found as after N steps, and shown to be
 //     did N      N steps are acknowledged
+//     kept N     N steps are on the disk: the last one was no mere local commit
 //     stopped    a write or sync failed, the store said so and is closed; the power fails here
 // Exits with 4 where the store is not what it should be. What was done also goes to the file HISTORY, as the checker of
 // tests/sim reads it: without servers it follows where the volume stands, and knows nothing of pages.
@@ -29,6 +32,14 @@ static void say(const char *what, uint64_t number)
 __attribute__((weak)) void powerloss_now(void);
 
 static struct model_run *the_run;
+static bool normal; // durability
+
+// Where the model stands with the servers.
+struct model_mark {
+    enum store_push_phase phase;
+    uint64_t mapped_lsn, mapped_remote;
+    bool rejected;
+};
 
 // A store that has failed fails every call from then on; so what went wrong is the failed sync, wherever it showed.
 static bool stopped_by_a_failure(const char *message)
@@ -84,6 +95,8 @@ static void complete(const char *op, const struct model_run *run)
     struct graft_volume volume = {.store = run->volume};
     struct line line;
     line_begin(&line, "ok", op, operation);
+    if (normal)
+        line_add(&line, ",\"durability\":\"normal\"");
     line_add(&line, ",\"lsn\":%llu", (unsigned long long)run->model->local_head);
     line_add_state(&line, &volume);
     line_write(&line);
@@ -125,51 +138,69 @@ static void open_volume(struct model_run *run, uint64_t done)
         expect_status_(GRAFT_OK, status, &err, __FILE__, __LINE__);
 }
 
-// The steps that the store has; it may have one more than were acknowledged.
-static uint64_t find_place(struct model_run *run, uint64_t done)
+// The steps that the store has, of which the model has made `from`; there may be one more than were acknowledged.
+static uint64_t find_place(struct model_run *run, uint64_t from, uint64_t done)
 {
     struct store_state state;
     store_volume_state(run->volume, &state);
-    if (!model_state_matches(run->model, &state)) {
+    while (!model_state_matches(run->model, &state) && from <= done) {
         struct store *store = TAKE(run->store);
-        model_step(run, done++);
+        model_step(run, from++);
         run->store = store;
     }
-    return done;
+    return from;
+}
+
+// Did the step do what is synced whatever the durability: anything but local commits?
+static bool is_kept(const struct model *model, const struct model_mark *before)
+{
+    return model->phase != before->phase || model->mapped_lsn != before->mapped_lsn ||
+           model->mapped_remote != before->mapped_remote || model->rejected != before->rejected;
+}
+
+static struct model_mark mark_of(const struct model *model)
+{
+    return (struct model_mark){model->phase, model->mapped_lsn, model->mapped_remote, model->rejected};
 }
 
 int main(int argc, char **argv)
 {
-    if (argc != 5)
+    if (argc != 5 && argc != 6)
         return 2;
+    normal = argc == 6;
     recorder_open(argv[4], "store");
     // Small, so that tables are flushed and joined within a run.
     struct store_settings settings = {.directory = argv[1],
                                       .memory_size = STORE_MEMORY_MIN,
                                       .writer_memory_size = 1400,
-                                      .batch_entries = 3};
+                                      .batch_entries = 3,
+                                      .durability = normal ? GRAFT_DURABILITY_NORMAL : GRAFT_DURABILITY_FULL};
     uint64_t seed = strtoull(argv[2], NULL, 10), done = strtoull(argv[3], NULL, 10);
+    uint64_t kept = normal ? strtoull(argv[5], NULL, 10) : done;
     struct model *model = calloc(1, sizeof *model);
     struct model_run *run = calloc(1, sizeof *run);
     model_begin(model, seed);
     run->model = model;
     the_run = run;
     rng_seed(&run->rng, seed + done);
-    for (uint64_t step = 0; step < done; step++)
+    for (uint64_t step = 0; step < kept; step++)
         model_step(run, step);
     invoke("open");
     expect_ok(store_open(&settings, &run->store, &err));
-    open_volume(run, done);
+    open_volume(run, kept);
     complete("open", run);
-    done = find_place(run, done);
+    done = find_place(run, kept, done);
     model_check(run);
     say("at", done);
     while (!model_is_full(model)) {
         const char *op = invoke_step(model, done);
+        struct model_mark before = mark_of(model);
         model_step(run, done);
         if (op)
             complete(op, run);
         say("did", ++done);
+        if (is_kept(model, &before))
+            say("kept", done);
         if (done % 16 == 0)
             model_check(run);
     }
