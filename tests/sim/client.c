@@ -4,10 +4,12 @@
 // (SIGTERM), has made its steps, or is killed. Everything that it does is in the history (recorder.h).
 //
 //     sim-client --workload NAME --seed N --client NAME --log FILE --data DIR --metastore URL --pagestore URL
-//                (--create | --vid VID) [--reader] [--sync] [--calm] [--settle | --script STEP,…] [--steps N]
+//                (--create | --vid VID) [--reader] [--sync] [--normal] [--calm] [--settle | --script STEP,…] [--steps N]
 //                [--think-us N] [--deadline-ms N]
 //
 // SIGUSR1, or --calm: from now on it changes nothing, but resets what is rejected, and notes ("calm") where it stands.
+//
+// --normal: durability normal.
 //
 // --create makes the volume, commits and pushes its first state, and prints the VID. --reader never commits. --sync
 // leaves pushing and pulling to the library's background sync. --settle
@@ -37,7 +39,7 @@ struct sim {
     const char *name, *log, *vid, *script;
     uint64_t seed, steps;
     unsigned think_us;
-    bool create, reader, sync, settle, calm;
+    bool create, reader, sync, settle, calm, normal;
     struct graft_settings settings;
 
     struct graft *client;
@@ -89,6 +91,8 @@ static enum graft_status complete(struct sim *sim, const char *op, uint64_t id, 
     struct line line;
 
     line_begin(&line, line_event_of(status), op, id);
+    if (sim->normal)
+        line_add(&line, ",\"durability\":\"normal\"");
     if (sim->volume)
         line_add_state(&line, sim->volume);
     if (status != GRAFT_OK) {
@@ -477,6 +481,7 @@ static bool parse(struct sim *sim, int argc, char **argv)
         {"--create", .flag = &sim->create},
         {"--reader", .flag = &sim->reader},
         {"--sync", .flag = &sim->sync},
+        {"--normal", .flag = &sim->normal},
         {"--calm", .flag = &sim->calm},
         {"--settle", .flag = &sim->settle},
     };
@@ -499,6 +504,8 @@ static bool parse(struct sim *sim, int argc, char **argv)
     sim->load = workload_find(workload);
     sim->think_us = (unsigned)think_us;
     sim->settings.deadline_ms = (uint32_t)deadline_ms;
+    if (sim->normal)
+        sim->settings.durability = GRAFT_DURABILITY_NORMAL;
     return sim->load && sim->name && sim->log && sim->settings.data && sim->create == !sim->vid;
 }
 

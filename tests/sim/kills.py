@@ -17,8 +17,8 @@ STALL_PATIENCE_MS = 100
 def kill(workload, victim):
     """Kills and starts again."""
     cluster = workload.cluster
-    writers = [client for client in workload.clients if client.options != READER]
-    readers = [client for client in workload.clients if client.options == READER] or writers
+    writers = [client for client in workload.clients if not client.is_a(READER)]
+    readers = [client for client in workload.clients if client.is_a(READER)] or writers
     victims = {"client": [workload.random.choice(writers)], "reader": [workload.random.choice(readers)],
                "metastore": [cluster.metastore], "pagestore": [cluster.pagestore],
                "daemons": [cluster.pagestore, cluster.metastore],

@@ -7,6 +7,7 @@ import unittest
 
 import cluster
 from kills import VICTIMS, kill_cycles, stalls
+from workloads import NORMAL, WORKLOADS
 
 SEED = int(os.environ.get("GRAFT_SIM_SEED", random.getrandbits(32)))
 CYCLES = int(os.environ.get("GRAFT_SIM_CYCLES", 200))
@@ -35,7 +36,9 @@ class KillTest(unittest.TestCase):
     def test_writers_and_truncations_survive_kills(self):
         for name in ("writers", "synced", "grow", "register"):
             with self.subTest(name):
-                self.run_cycles(name, CYCLES // 20)
+                report = self.run_cycles(name, CYCLES // 20)
+                if any(set(NORMAL) <= set(options) for options in WORKLOADS[name][1].values()):
+                    self.assertGreater(report.figures["runs_with_normal"], CYCLES // 60, name)
 
     def test_pushes_without_an_answer_land_at_most_once_and_never_after_a_reset(self):
         report = stalls(SEED)

@@ -18,7 +18,7 @@ import wire
 from history.hashes import chain
 from history.remote import page_set
 from intruder import Intruder
-from workloads import BROKEN, DONE, FAILED, Client, Workload
+from workloads import BROKEN, DONE, FAILED, NORMAL, Client, Workload
 
 OBJECTS = graft.BUILD / "tests" / "sim" / "sim-objects"
 
@@ -268,13 +268,22 @@ class PlantTest(unittest.TestCase):
         shutil.rmtree(client.data)
         copy.rename(client.data)
 
-    def test_lost_local_commit_after_a_crash(self):
+    def lose_a_local_commit(self):
         def crash():
             self.a.start("--script", "write=3")
             self.a.process.wait(20)
         self.put_back(self.a, crash)
         self.script(self.a, "read")
         self.expect("lost local commit")
+
+    def test_lost_local_commit_after_a_crash(self):
+        self.begin("register")
+        self.assertFalse(self.a.is_a(NORMAL))
+        self.lose_a_local_commit()
+
+    def test_lost_local_commit_after_a_crash_with_normal_durability(self):
+        self.assertTrue(self.a.is_a(NORMAL))
+        self.lose_a_local_commit()
 
     def test_non_monotonic_read(self):
         def move_on():

@@ -34,13 +34,13 @@ CLIENT = graft.BUILD / "tests" / "sim" / "sim-client"
 IN_MODIFY = 2
 SETTLED = b'"op":"settle"'
 # What each workload's clients write (tests/sim/workload.h), and how they are.
-READER, SYNCED = ("--reader",), ("--sync",)
+READER, SYNCED, NORMAL = ("--reader",), ("--sync",), ("--normal",)
 WORKLOADS = {
     "bank": ("bank", {"teller": (), "auditor": READER}),
     "register": ("register", {"writer": (), "reader": READER}),
-    "writers": ("writers", {"left": (), "right": ()}),
-    "grow": ("grow", {"writer": (), "reader": READER}),
-    "synced": ("writers", {"left": SYNCED, "right": SYNCED}),
+    "writers": ("writers", {"left": (), "right": NORMAL}),
+    "grow": ("grow", {"writer": NORMAL, "reader": READER}),
+    "synced": ("writers", {"left": SYNCED, "right": SYNCED + NORMAL}),
 }
 # Not in the suites of every workload.
 LARGE = {"bulk": ("bulk", {"writer": ()})}
@@ -114,7 +114,7 @@ class Client:
         metastore, pagestore = workload.urls(self)
         return [CLIENT, "--workload", workload.program, "--client", self.name, "--log", self.log, "--data", self.data,
                 "--seed", str(workload.random.getrandbits(63)), "--metastore", metastore, "--pagestore", pagestore,
-                "--deadline-ms", str(workload.deadline_ms), *more]
+                "--deadline-ms", str(workload.deadline_ms), *(NORMAL if self.is_a(NORMAL) else ()), *more]
 
     def run(self, *more):
         """To its end; its exit code and what it printed."""
@@ -122,6 +122,9 @@ class Client:
             result = subprocess.run(self.command(*more), stdout=subprocess.PIPE, stderr=errors, text=True, timeout=300,
                                     preexec_fn=graft.die_with_parent)
         return result.returncode, result.stdout.strip()
+
+    def is_a(self, kind):
+        return set(kind) <= set(self.options)
 
     def create(self):
         """Makes the workload's volume and pushes its first state; the VID."""
@@ -131,9 +134,9 @@ class Client:
 
     def start(self, *more):
         arguments = ["--vid", self.workload.vid, *more]
-        arguments += self.options
-        if self.options:
-            arguments += ["--think-us", str(READERS_THINK_US if self.options == READER else SYNCED_THINK_US)]
+        arguments += [option for option in self.options if option not in NORMAL]
+        if self.is_a(READER) or self.is_a(SYNCED):
+            arguments += ["--think-us", str(READERS_THINK_US if self.is_a(READER) else SYNCED_THINK_US)]
         with open(self.errors, "ab") as errors:
             self.process = subprocess.Popen(self.command(*arguments), stdin=subprocess.DEVNULL, stderr=errors,
                                             preexec_fn=graft.die_with_parent)
@@ -241,7 +244,7 @@ class Workload:
         """There must be no faults any more. The clients that sync in the background stop changing anything, and are in step
         with the servers and with each other soon, without being told; and so once more after the head moved, of which
         the watch stream tells. How long the two took; an AssertionError if it is too long."""
-        synced = [client for client in self.clients if client.options == SYNCED]
+        synced = [client for client in self.clients if client.is_a(SYNCED)]
         if not synced:
             return ()
         caller = wire.Caller(self.cluster.metastore)

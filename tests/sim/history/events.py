@@ -229,6 +229,7 @@ class Story:
     def end_open(self, replica, invoked, line):
         if line["e"] != "ok":
             return
+        self.history.figures["runs_with_normal"] += line.get("durability") == "normal"
         left = self.left.pop(line["vid"], None)
         if replica.opened:
             self.reopened(replica, line, left)
