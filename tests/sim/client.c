@@ -14,7 +14,8 @@
 // --create makes the volume, commits and pushes its first state, and prints the VID. --reader never commits. --sync
 // leaves pushing and pulling to the library's background sync. --settle
 // takes no random steps: it pushes what is there (a rejected volume is reset), pulls and reads everything. --script takes
-// the steps named: commit, push, pull, reset, read, past, write=PAGE and cut=PAGES (a local commit of just that).
+// the steps named: commit, push, pull, reset, read, past, fork, delete, visit, at=VID (or at=last), write=PAGE and
+// cut=PAGES (a local commit of just that).
 // Exit codes: 0 done, 1 failed, 2 usage, 3 not settled, 4 the volume is corrupt or the local store has failed.
 #include <errno.h>
 #include <signal.h>
@@ -25,31 +26,16 @@
 #include <time.h>
 
 #include "common/base/check.h"
-#include "tests/sim/workload.h"
+#include "tests/sim/roam.h"
+#include "tests/sim/sim.h"
 
 #define SETTLE_TRIES 20u
+#define SETTLED_MAX 256u // volumes of a data directory
 #define PAST_PAGES 8u
 #define READ_PAGES 64u
 #define OFFLINE_PAUSE_US 4000u
 
 enum exit_code { EXIT_DONE, EXIT_FAILED, EXIT_USAGE, EXIT_UNSETTLED, EXIT_BROKEN };
-
-struct sim {
-    const struct workload *load;
-    const char *name, *log, *vid, *script;
-    uint64_t seed, steps;
-    unsigned think_us;
-    bool create, reader, sync, settle, calm, normal;
-    struct graft_settings settings;
-
-    struct graft *client;
-    struct graft_volume *volume;
-    struct rng rng;
-    struct author author;
-    uint64_t operation;
-    bool offline; // the last operation met no server
-    bool broken;  // going on makes no sense
-};
 
 static atomic_bool stopping, calm;
 
@@ -66,14 +52,15 @@ static bool store_has_failed(const struct sim *sim)
     return !sim->volume || store_note_remote(sim->volume->store, 0, NULL) != GRAFT_OK;
 }
 
-static void note_failure(struct sim *sim, const struct graft_error *err)
+void sim_note_failure(struct sim *sim, const struct graft_error *err)
 {
     sim->offline = err->status == GRAFT_UNAVAILABLE;
+    sim->deleted |= err->detail == GRAFT_DETAIL_DELETED;
     if (err->status == GRAFT_CORRUPT || (err->status == GRAFT_INTERNAL && store_has_failed(sim)))
         sim->broken = true;
 }
 
-static uint64_t invoke(struct sim *sim, const char *op)
+uint64_t sim_invoke(struct sim *sim, const char *op)
 {
     struct line line;
 
@@ -84,41 +71,51 @@ static uint64_t invoke(struct sim *sim, const char *op)
     return sim->operation;
 }
 
-// For operations whose result is the volume's state.
-static enum graft_status complete(struct sim *sim, const char *op, uint64_t id, enum graft_status status,
-                                  const struct graft_error *err)
+enum graft_status sim_complete(struct sim *sim, const char *op, uint64_t id, enum graft_status status,
+                               const struct graft_error *err)
 {
     struct line line;
 
     line_begin(&line, line_event_of(status), op, id);
     if (sim->normal)
         line_add(&line, ",\"durability\":\"normal\"");
+    if (sim->cloned)
+        line_add(&line, ",\"cloned\":true");
     if (sim->volume)
         line_add_state(&line, sim->volume);
     if (status != GRAFT_OK) {
         line_add_error(&line, err);
-        note_failure(sim, err);
+        sim_note_failure(sim, err);
     }
     line_write(&line);
     return status;
 }
 
-static enum graft_status do_open(struct sim *sim, struct graft_error *err)
+enum graft_status sim_open_volume(struct sim *sim, const char *vid, struct graft_error *err)
 {
-    uint64_t id = invoke(sim, "open");
+    struct line line;
+    uint64_t id = ++sim->operation;
 
-    enum graft_status status = graft_open(&sim->settings, &sim->client, err);
-    if (status == GRAFT_OK && sim->create)
+    line_begin(&line, "invoke", "open", id);
+    if (vid)
+        line_add(&line, ",\"vid\":\"%s\"", vid);
+    line_write(&line);
+    sim->deleted = sim->cloned = false;
+    enum graft_status status = sim->client ? GRAFT_OK : graft_open(&sim->settings, &sim->client, err);
+    if (status == GRAFT_OK && !vid)
         status = graft_volume_create(sim->client, sim->load->page_size, sim->load->kind, &sim->volume, err);
     else if (status == GRAFT_OK) {
-        status = graft_volume_open(sim->client, sim->vid, &sim->volume, err);
+        status = graft_volume_open(sim->client, vid, &sim->volume, err);
+        sim->cloned = status == GRAFT_NOT_FOUND;
         for (unsigned tries = 0; status != GRAFT_OK && tries < SETTLE_TRIES; tries++) {
-            status = graft_volume_clone(sim->client, sim->vid, &sim->volume, err);
+            status = graft_volume_clone(sim->client, vid, &sim->volume, err);
             if (status != GRAFT_OK && err->status != GRAFT_UNAVAILABLE)
                 break;
         }
     }
-    return complete(sim, "open", id, status, err);
+    sim_complete(sim, "open", id, status, err);
+    sim->cloned = false;
+    return status;
 }
 
 typedef enum graft_status author_fn(struct author *author, struct change *change, struct graft_error *err);
@@ -131,7 +128,7 @@ static enum graft_status do_commit(struct sim *sim, author_fn *author, struct gr
 
     enum graft_status status = graft_writer_begin(sim->volume, &change.writer, err);
     if (status != GRAFT_OK) {
-        note_failure(sim, err);
+        sim_note_failure(sim, err);
         return status;
     }
     change.page_count = change.cut = graft_writer_page_count(change.writer);
@@ -139,7 +136,7 @@ static enum graft_status do_commit(struct sim *sim, author_fn *author, struct gr
     status = author(&sim->author, &change, err);
     if (status != GRAFT_OK) { // a page could not be fetched
         graft_writer_abort(change.writer);
-        note_failure(sim, err);
+        sim_note_failure(sim, err);
         return status;
     }
     uint64_t id = ++sim->operation;
@@ -160,7 +157,7 @@ static enum graft_status do_commit(struct sim *sim, author_fn *author, struct gr
     line_add_state(&line, sim->volume);
     if (status != GRAFT_OK) {
         line_add_error(&line, err);
-        note_failure(sim, err);
+        sim_note_failure(sim, err);
     }
     line_write(&line);
     return status;
@@ -168,27 +165,27 @@ static enum graft_status do_commit(struct sim *sim, author_fn *author, struct gr
 
 static enum graft_status do_push(struct sim *sim, struct graft_error *err)
 {
-    uint64_t id = invoke(sim, "push");
-    return complete(sim, "push", id, graft_push(sim->volume, NULL, err), err);
+    uint64_t id = sim_invoke(sim, "push");
+    return sim_complete(sim, "push", id, graft_push(sim->volume, NULL, err), err);
 }
 
 static enum graft_status do_pull(struct sim *sim, struct graft_error *err)
 {
-    uint64_t id = invoke(sim, "pull");
-    return complete(sim, "pull", id, graft_pull(sim->volume, NULL, err), err);
+    uint64_t id = sim_invoke(sim, "pull");
+    return sim_complete(sim, "pull", id, graft_pull(sim->volume, NULL, err), err);
 }
 
 static enum graft_status do_reset(struct sim *sim, struct graft_error *err)
 {
-    uint64_t id = invoke(sim, "reset");
-    return complete(sim, "reset", id, graft_reset(sim->volume, err), err);
+    uint64_t id = sim_invoke(sim, "reset");
+    return sim_complete(sim, "reset", id, graft_reset(sim->volume, err), err);
 }
 
 static enum graft_status do_sync_start(struct sim *sim, struct graft_error *err)
 {
     struct graft_sync_settings settings = {.push = true, .pull = true};
-    uint64_t id = invoke(sim, "sync");
-    return complete(sim, "sync", id, graft_sync_start(sim->volume, &settings, err), err);
+    uint64_t id = sim_invoke(sim, "sync");
+    return sim_complete(sim, "sync", id, graft_sync_start(sim->volume, &settings, err), err);
 }
 
 // Reads [first, first + count) of a snapshot; `pages` has a slot of SIM_PAGE_SIZE_MAX for each.
@@ -231,8 +228,7 @@ static void line_add_pages(struct line *line, uint32_t first, uint32_t count, co
     line_add(line, "],\"broken\":%u", broken);
 }
 
-// The whole volume at the local head, or some pages of an earlier commit of the servers.
-static enum graft_status do_read(struct sim *sim, bool past, struct graft_error *err)
+enum graft_status sim_read(struct sim *sim, bool past, struct graft_error *err)
 {
     static uint8_t pages[SIM_PAGES_MAX * SIM_PAGE_SIZE_MAX];
     size_t sizes[SIM_PAGES_MAX];
@@ -245,7 +241,7 @@ static enum graft_status do_read(struct sim *sim, bool past, struct graft_error 
     if (past && state.remote.lsn == 0)
         return GRAFT_OK;
     const char *op = past ? "past" : "read";
-    uint64_t id = invoke(sim, op);
+    uint64_t id = sim_invoke(sim, op);
     enum graft_status status =
         past ? graft_snapshot_open_remote(sim->volume, 1 + rng_below(&sim->rng, state.remote.lsn), &snapshot,
                                           err)
@@ -271,7 +267,7 @@ static enum graft_status do_read(struct sim *sim, bool past, struct graft_error 
             sim->load->inspect(&line, pages, sizes, count);
     } else {
         line_add_error(&line, err);
-        note_failure(sim, err);
+        sim_note_failure(sim, err);
     }
     line_write(&line);
     graft_snapshot_release(snapshot);
@@ -315,20 +311,39 @@ static void take_step(struct sim *sim)
         do_pull(sim, &err);
         break;
     case STEP_READ:
-        do_read(sim, false, &err);
+        sim_read(sim, false, &err);
         break;
     case STEP_PAST:
-        do_read(sim, true, &err);
+        sim_read(sim, true, &err);
         break;
     case STEP_RESET:
         do_reset(sim, &err);
         break;
+    case STEP_FORK:
+        roam_fork(sim, &err);
+        break;
+    case STEP_DELETE:
+        roam_delete(sim, &err);
+        break;
+    case STEP_VISIT:
+        if (sim->deleted && rng_below(&sim->rng, 2) == 0)
+            roam_forget(sim, &err);
+        else
+            roam_visit(sim, &err);
+        break;
     case STEP_COUNT:
         break;
     }
-    // Who drops work at times does so most readily when a push got no answer.
+    if (!sim->volume) { // nowhere to go: the first volume was not to be had
+        sim->broken = true;
+        return;
+    }
+    // Who drops work at times does so most readily when a push got no answer, and takes it along into a fork before.
     enum graft_volume_status status = volume_status(sim);
-    if (status == GRAFT_VOLUME_REJECTED ||
+    if (status == GRAFT_VOLUME_REJECTED && weights[STEP_FORK] > 0 && !sim->deleted &&
+        rng_below(&sim->rng, 3) == 0)
+        roam_fork(sim, &err);
+    if ((status == GRAFT_VOLUME_REJECTED && !sim->deleted) ||
         (status == GRAFT_VOLUME_UNKNOWN && weights[STEP_RESET] > 0 && rng_below(&sim->rng, 3) == 0))
         do_reset(sim, &err);
 }
@@ -370,22 +385,60 @@ static void think(struct sim *sim)
     nanosleep(&pause, NULL);
 }
 
-static enum exit_code settle(struct sim *sim)
+// The volume that it is at: pushed, or reset, pulled and read; or the servers say that it has ended.
+static bool settle_one(struct sim *sim, struct graft_error *err)
 {
-    struct graft_error err = {0};
+    struct line line;
 
     for (unsigned tries = 0; tries < SETTLE_TRIES && !sim->broken && !atomic_load(&stopping); tries++) {
         enum graft_status status =
-            volume_status(sim) == GRAFT_VOLUME_REJECTED ? do_reset(sim, &err) : do_push(sim, &err);
+            volume_status(sim) == GRAFT_VOLUME_REJECTED ? do_reset(sim, err) : do_push(sim, err);
         if (status == GRAFT_OK)
-            status = do_pull(sim, &err);
+            status = do_pull(sim, err);
         if (status == GRAFT_OK)
-            status = do_read(sim, false, &err);
-        if (status == GRAFT_OK)
-            return EXIT_DONE;
+            status = sim_read(sim, false, err);
+        if (status != GRAFT_OK && !(status == GRAFT_GONE && err->detail == GRAFT_DETAIL_DELETED))
+            continue;
+        line_begin(&line, "note", "settled", 0);
+        line_add_state(&line, sim->volume);
+        line_add(&line, ",\"deleted\":%s", status == GRAFT_OK ? "false" : "true");
+        line_write(&line);
+        return true;
     }
+    return false;
+}
+
+static enum exit_code settle(struct sim *sim)
+{
+    char vids[SETTLED_MAX][GRAFT_VID_SIZE];
+    size_t count = 0;
+    struct graft_error err = {0};
+
+    bool good =
+        roam_list(sim, vids, SETTLED_MAX, &count, &err) == GRAFT_OK && count > 0 && count < SETTLED_MAX;
+    for (size_t i = 0; i < count && good; i++) {
+        graft_volume_close(sim->volume);
+        sim->volume = NULL;
+        good = sim_open_volume(sim, vids[i], &err) == GRAFT_OK && settle_one(sim, &err);
+    }
+    if (good)
+        return EXIT_DONE;
     fprintf(stderr, "sim-client: %s could not settle: %s\n", sim->name, err.message);
     return sim->broken ? EXIT_BROKEN : EXIT_UNSETTLED;
+}
+
+// "last": the youngest of the data directory, such as a fork that was just made.
+static enum graft_status at_volume(struct sim *sim, const char *vid, struct graft_error *err)
+{
+    char vids[SETTLED_MAX][GRAFT_VID_SIZE];
+    size_t count = 0;
+
+    enum graft_status status = roam_list(sim, vids, SETTLED_MAX, &count, err);
+    if (status != GRAFT_OK)
+        return status;
+    graft_volume_close(sim->volume);
+    sim->volume = NULL;
+    return sim_open_volume(sim, strcmp(vid, "last") == 0 ? vids[count - 1] : vid, err);
 }
 
 // Stops at a step that fails.
@@ -410,8 +463,16 @@ static enum exit_code follow_script(struct sim *sim)
             status = do_pull(sim, &err);
         else if (strcmp(word, "reset") == 0)
             status = do_reset(sim, &err);
+        else if (strcmp(word, "fork") == 0)
+            status = roam_fork(sim, &err);
+        else if (strcmp(word, "delete") == 0)
+            status = roam_delete(sim, &err);
+        else if (strcmp(word, "visit") == 0)
+            status = roam_visit(sim, &err);
+        else if (strncmp(word, "at=", 3) == 0)
+            status = at_volume(sim, value + 1, &err);
         else if (strcmp(word, "read") == 0 || strcmp(word, "past") == 0)
-            status = do_read(sim, word[0] == 'p', &err);
+            status = sim_read(sim, word[0] == 'p', &err);
         else
             status = error_set(&err, GRAFT_INVALID, GRAFT_DETAIL_BAD_ARGUMENT, "unknown step: %s", word);
     }
@@ -426,7 +487,7 @@ static enum exit_code run(struct sim *sim)
     struct graft_error err = {0};
     struct store_state told = {.local_lsn = UINT64_MAX};
 
-    if (do_open(sim, &err) != GRAFT_OK) {
+    if (sim_open_volume(sim, sim->vid, &err) != GRAFT_OK) {
         fprintf(stderr, "sim-client: opening: %s\n", err.message);
         return sim->broken ? EXIT_BROKEN : EXIT_FAILED;
     }
@@ -439,7 +500,7 @@ static enum exit_code run(struct sim *sim)
         fflush(stdout);
     }
     // What a crash left is looked at before anything is done with it.
-    do_read(sim, false, &err);
+    sim_read(sim, false, &err);
     if (sim->settle)
         return settle(sim);
     if (sim->script)

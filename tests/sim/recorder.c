@@ -170,6 +170,7 @@ WRAPPED(store_push_abandon);
 WRAPPED(store_apply_pull);
 WRAPPED(store_apply_reset);
 WRAPPED(remote_commit);
+WRAPPED(store_fork_begin);
 
 // A token is logged once it is durable: before that no message has it, and a process that dies in between logs it when
 // it opens the volume again.
@@ -322,5 +323,25 @@ enum graft_status __wrap_store_apply_reset(struct store_volume *volume, const st
     enum graft_status status = __real_store_apply_reset(volume, pull, err);
     if (status == GRAFT_OK)
         note_taken_over("dropped", volume, before.local_lsn);
+    return status;
+}
+
+// The servers are asked to fork after this; what the fork takes along does not change before it is there.
+enum graft_status __wrap_store_fork_begin(struct store_volume *volume, const struct gid *fresh,
+                                          struct gid *ret_new_vid, struct graft_error *err)
+{
+    enum graft_status status = __real_store_fork_begin(volume, fresh, ret_new_vid, err);
+    struct store_state state;
+    struct line line;
+
+    if (status != GRAFT_OK)
+        return status;
+    store_volume_state(volume, &state);
+    line_begin(&line, "note", "forking", 0);
+    line_add_vid(&line, &state.vid);
+    line_add(&line, ",\"fork\":\"%s\",\"local\":%llu,\"mapped\":%llu,\"remote\":%llu",
+             gid_format(ret_new_vid).text, (unsigned long long)state.local_lsn,
+             (unsigned long long)state.mapped_lsn, (unsigned long long)state.remote.lsn);
+    line_write(&line);
     return status;
 }

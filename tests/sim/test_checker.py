@@ -221,6 +221,7 @@ class CheckerTest(unittest.TestCase):
         self.others[FORK] = Volume(FORK, 1, PAGE_SIZE, True)
         self.others[FORK].commits[1] = self.copy
         id = a.invoke("fork")
+        self.world.line(a, "note", "forking", fork=wire.gid_text(FORK), local=a.local, mapped=a.mapped, remote=a.remote)
         if told:
             self.world.line(a, "ok", "fork", id, **a.state(), fork=wire.gid_text(FORK))
         else:
@@ -434,12 +435,56 @@ class CheckerTest(unittest.TestCase):
 
     def test_a_volume_new_here_with_a_commit_of_nobody(self):
         self.fork()
-        self.world.lines = [line for line in self.world.lines if line["op"] != "fork"]
+        self.world.lines = [line for line in self.world.lines if line["op"] not in ("fork", "forking")]
         self.assertIn("local commit that nobody made", self.judged().names())
 
     def test_a_deleted_volume(self):
         self.delete()
         self.expect()
+
+    def end_of_the_log(self):
+        """The volume's last commit, as the metastore keeps it."""
+        volume = self.world.volume
+        last = volume.commits[volume.head]
+        lsn = self.world.append(os.urandom(16), volume.head, bytes(16), last.page_count, last.page_count, set())
+        volume.commits[lsn].deleted, volume.commits[lsn].cid = True, b""
+        self.world.states.append(self.world.states[-1])
+        self.world.counts.append(last.page_count)
+
+    def test_a_deleted_volume_whose_log_is_known(self):
+        self.world.line(self.a, "ok", "delete", self.a.invoke("delete"))
+        self.end_of_the_log()
+        self.world.volume.deleted = True
+        self.expect()
+        self.world.find(op="read", e="ok")["pages"][0][2] = "00" * 16
+        self.expect("wrong bytes")
+
+    def test_a_commit_after_the_end(self):
+        self.world.line(self.a, "ok", "delete", self.a.invoke("delete"))
+        self.end_of_the_log()
+        self.world.append(os.urandom(16), self.world.volume.head, bytes(16), 6, 6, set())
+        self.world.volume.deleted = True
+        self.expect("commit after the end", "token that nobody sent")
+
+    def test_a_deletion_that_is_not_learned(self):
+        self.delete()
+        self.world.line(self.b, "note", "settled", **self.b.state(), deleted=True)
+        self.expect()
+        settled = self.world.find(op="settled")
+        settled["deleted"] = False
+        self.expect("deletion not learned")
+        settled["deleted"] = True
+        self.world.line(self.b, "ok", "pull", self.b.invoke("pull"), **self.b.state())
+        self.expect("deletion not learned")
+
+    def test_a_push_that_is_acknowledged_after_the_end(self):
+        self.a.commit({1: bytes_of("a", "late")})
+        id = self.a.invoke("delete")
+        self.world.line(self.a, "ok", "delete", id)
+        self.a.push()
+        self.end_of_the_log()
+        self.world.volume.deleted = True
+        self.expect("deletion not learned")
 
     def test_a_volume_that_may_have_been_deleted(self):
         self.delete(completed=False)

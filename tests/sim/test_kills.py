@@ -34,11 +34,11 @@ class KillTest(unittest.TestCase):
         self.assertGreaterEqual(report.figures["interrupted_operations"], CYCLES // 10)
 
     def test_writers_and_truncations_survive_kills(self):
-        for name in ("writers", "synced", "grow", "register"):
+        for name in ("writers", "synced", "family", "grow", "register"):
             with self.subTest(name):
                 report = self.run_cycles(name, CYCLES // 20)
                 if any(set(NORMAL) <= set(options) for options in WORKLOADS[name][1].values()):
-                    self.assertGreater(report.figures["runs_with_normal"], CYCLES // 60, name)
+                    self.assertGreater(report.figures["opens_with_normal"], CYCLES // 60, name)
 
     def test_pushes_without_an_answer_land_at_most_once_and_never_after_a_reset(self):
         report = stalls(SEED)

@@ -18,9 +18,7 @@ import wire
 from history.hashes import chain
 from history.remote import page_set
 from intruder import Intruder
-from workloads import BROKEN, DONE, FAILED, NORMAL, Client, Workload
-
-OBJECTS = graft.BUILD / "tests" / "sim" / "sim-objects"
+from workloads import BROKEN, DONE, FAILED, NORMAL, OBJECTS, Client, Workload, stored_commits
 
 
 class PlantTest(unittest.TestCase):
@@ -78,7 +76,7 @@ class PlantTest(unittest.TestCase):
         return 200, wire.encode({1: wire.encode(snapshot), 2: token, 3: digest})
 
     def report(self):
-        return history.check(self.workload.events(), self.cluster)
+        return history.check(self.workload.events(), self.cluster, records=lambda vids: stored_commits(self.cluster, vids))
 
     def expect(self, name, *companions):
         report = self.report()
@@ -214,6 +212,89 @@ class PlantTest(unittest.TestCase):
         self.splice({min(page_set(changed[3][0]))}, 1)
         self.script(self.newcomer(), "read")
         self.expect("money made or lost", "mixed snapshot")
+
+    # ---- forks and deletions
+
+    def test_forks_and_deletions_with_nothing_planted(self):
+        self.script(self.a, "write=1,write=2,push,write=3,cut=2,write=4,fork,read,at=last,read,write=9,push,read")
+        self.script(self.b, "visit,visit,visit,visit,pull,read")
+        self.script(self.a, "at=last,fork,delete,pull", FAILED)
+        self.script(self.a, "at=last,read,write=2,push,read")
+        self.report().require()
+
+    def test_fork_of_another_state(self):
+        """The servers fork what the volume was two commits ago."""
+        def older(body, forward):
+            request = wire.decode(body)
+            commits = {commit[2][0]: commit for commit in self.caller.commits(self.vid, 1)}
+            request.update({2: [2], 3: commits[2][12]})
+            return forward(wire.encode({number: values[0] for number, values in request.items()}))
+        self.script(self.a, "cut=0,write=1,write=2,push,write=1,push,write=1,push,write=2")
+        self.meta["fork"] = older
+        self.script(self.a, "fork,at=last,read")
+        self.expect("lost acknowledgement", "token that nobody sent", "stale read", "mixed snapshot", "wrong bytes")
+
+    def test_fork_that_serves_other_pages(self):
+        self.script(self.a, "cut=0,write=1,write=2,write=3,push")
+        self.script(self.a, "write=1,write=2,push,fork")
+        vids = sorted(wire.gid_text(volume) for volume in self.volumes())
+        fork = next(vid for vid in vids if vid != self.workload.vid)
+
+        def origin_as_it_was(body, forward):
+            asked = wire.decode(body)
+            if wire.gid_text(asked[1][0]) != fork:
+                return forward()
+            commits = {commit[2][0]: commit for commit in self.caller.commits(self.vid, 1)}
+            then = wire.encode({1: self.vid, 2: 2, 3: commits[2][12][0], 4: asked[4][0]})
+            code, answer = forward(then)
+            begin = wire.encode({1: wire.encode({1: asked[1][0], 2: asked[2][0], 3: asked[3][0]})})
+            owner = wire.encode({2: wire.encode({1: self.vid})})
+            frames = [wire.encode(frame) for frame in list(wire.frames(answer))[1:]]
+            return code, b"".join(wire.varint(len(frame)) + frame for frame in [begin, owner, *frames])
+        self.pages["read_pages"] = origin_as_it_was
+        self.script(self.newcomer(), f"at={fork},read")
+        self.expect("wrong bytes", "mixed snapshot", "stale read")
+
+    def volumes(self):
+        answer = self.caller.post("list_volumes", {})
+        return [wire.decode(head)[1][0] for head in answer.message.get(1, [])]
+
+    def make_a_fork(self):
+        """Both clients know it; its VID."""
+        self.script(self.a, "write=1,push,fork")
+        fork = next(vid for vid in self.volumes() if vid != self.vid)
+        for client in (self.a, self.b):
+            self.script(client, f"at={wire.gid_text(fork)},read")
+        return fork
+
+    def test_deletion_that_was_not_done(self):
+        fork = self.make_a_fork()
+
+        def swallow(body, forward):
+            head = {**self.caller.head(fork), 8: 1}
+            return 200, wire.encode({1: wire.encode(head)})
+        self.meta["delete_volume"] = swallow
+        self.script(self.a, f"at={wire.gid_text(fork)},delete")
+        self.expect("deleted volume came back")
+
+    def test_deletion_that_somebody_is_not_told_of(self):
+        fork = wire.gid_text(self.make_a_fork())
+        answers = []
+
+        def remember(body, forward):
+            answers.append(forward())
+            return answers[0]
+        self.meta["pull"] = remember
+        self.script(self.b, f"at={fork},pull")
+        self.script(self.a, f"at={fork},delete")
+        self.script(self.b, f"at={fork},pull,read")
+        self.expect("deletion not learned")
+
+    def test_deletion_that_nobody_asked_for(self):
+        fork = self.make_a_fork()
+        answer = self.caller.post("delete_volume", {1: fork, 2: os.urandom(16)})
+        self.assertEqual(answer.code, 200, answer.text)
+        self.expect("volume lost")
 
     # ---- in what is kept
 

@@ -12,6 +12,7 @@ SEED = int(os.environ.get("GRAFT_SIM_SEED", random.getrandbits(32)))
 SECONDS = 2
 FLOOR = {"acknowledged_pushes": 10, "commit_ok": 10, "read_ok": 10, "pull_ok": 5, "past_ok": 5}
 MORE = {
+    "family": {"fork_ok": 3, "delete_ok": 1, "forget_ok": 1, "deleted_volumes": 1, "rejected_pushes": 3, "reset_ok": 3},
     "writers": {"rejected_pushes": 3, "reset_ok": 3},
     "synced": {"rejected_pushes": 1, "pull_ok": 2},  # the clients pull when they settle
 }

@@ -7,6 +7,7 @@
 //     register  a few random pages at a time, of any size
 //     writers   the same on few pages, pushed after every commit or two: for several clients on one volume. Sometimes all
 //               that was not pushed is dropped, whether a push is under way or not.
+//     family    the same by clients that fork volumes, end them and go from one to another (roam.h)
 //     grow      random pages and truncations, also several in one commit
 //     bulk      a few pages and truncations; one commit in twelve writes all pages, which is enough for a segment of its own
 #ifndef TESTS_SIM_WORKLOAD_H
@@ -20,7 +21,18 @@
 #define SIM_PAGES_MAX 400u
 #define SIM_PAGE_SIZE_MAX 4096u
 
-enum step { STEP_COMMIT, STEP_PUSH, STEP_PULL, STEP_READ, STEP_PAST, STEP_RESET, STEP_COUNT };
+enum step {
+    STEP_COMMIT,
+    STEP_PUSH,
+    STEP_PULL,
+    STEP_READ,
+    STEP_PAST,
+    STEP_RESET,
+    STEP_FORK,
+    STEP_DELETE,
+    STEP_VISIT,
+    STEP_COUNT
+};
 
 struct workload;
 struct change;

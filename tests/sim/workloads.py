@@ -31,6 +31,8 @@ import wire
 from history.hashes import digest
 
 CLIENT = graft.BUILD / "tests" / "sim" / "sim-client"
+OBJECTS = graft.BUILD / "tests" / "sim" / "sim-objects"
+RECORD_HEAD, RECORD_TAIL = 16, 8  # around a record's message (docs/FORMATS.md)
 IN_MODIFY = 2
 SETTLED = b'"op":"settle"'
 # What each workload's clients write (tests/sim/workload.h), and how they are.
@@ -39,6 +41,7 @@ WORKLOADS = {
     "bank": ("bank", {"teller": (), "auditor": READER}),
     "register": ("register", {"writer": (), "reader": READER}),
     "writers": ("writers", {"left": (), "right": NORMAL}),
+    "family": ("family", {"left": (), "right": NORMAL}),
     "grow": ("grow", {"writer": NORMAL, "reader": READER}),
     "synced": ("writers", {"left": SYNCED, "right": SYNCED + NORMAL}),
 }
@@ -79,9 +82,13 @@ class Simulation:
         """Settles the workloads and checks each; one report."""
         report = history.Report()
         for workload in self.workloads:
-            report.merge(history.check(workload.finish(), self.cluster, allow))
+            report.merge(history.check(workload.finish(), self.cluster, allow, records=self.records))
         self.bad = bool(report.anomalies)
         return report
+
+    def records(self, vids):
+        """{vid: commits} of deleted volumes, from the metastore's store."""
+        return stored_commits(self.cluster, vids)
 
     def __exit__(self, kind, error, traceback):
         for client in [client for workload in self.workloads for client in workload.clients]:
@@ -96,6 +103,24 @@ class Simulation:
                 if path.is_file():
                     shutil.copy(path, to)
         self.temporary.cleanup()
+
+
+def stored_commits(cluster, vids):
+    """{vid: the messages of its commits}, read from the store of the metastore, which is stopped meanwhile."""
+    found = {}
+    cluster.metastore.stop()
+    try:
+        for vid in vids:
+            dumped = subprocess.run([OBJECTS, f"rocksdb:{cluster.folder}/metastore", "dump",
+                                     f"volumes/{wire.gid_text(vid)}/commits/"], check=True, capture_output=True).stdout
+            found[vid], at = [], 0
+            while at < len(dumped):
+                size = int.from_bytes(dumped[at:at + 8], "little")
+                found[vid].append(dumped[at + 8 + RECORD_HEAD:at + 8 + size - RECORD_TAIL])
+                at += 8 + size
+    finally:
+        cluster.metastore.start()
+    return found
 
 
 class Client:

@@ -12,12 +12,12 @@ from history.report import Report
 __all__ = ["Report", "check", "judge", "load"]
 
 
-def check(events, cluster, allow=(), every_segment=True, snapshots=SNAPSHOTS):
+def check(events, cluster, allow=(), every_segment=True, snapshots=SNAPSHOTS, records=None):
     """Judges `events` against the servers of `cluster`, which must be serving. `allow`: names of anomalies to leave out,
     for scenarios that make them (status corrupt after a restore). `snapshots`: how many of each volume are read whole
-    through the pagestore, the head among them."""
+    through the pagestore, the head among them. `records`: see remote.fetch()."""
     report = Report(allow)
-    volumes = fetch(cluster, events.vids(), report)
+    volumes = fetch(cluster, events.vids(), report, records)
     pages = judge(events, volumes, report)
     examine(cluster, volumes, pages, report, every_segment, snapshots)
     return report

@@ -69,7 +69,8 @@ def roll_up(replica, first, last):
     return whole
 
 
-Fork = collections.namedtuple("Fork", "origin base commit")  # VID, the servers' LSN there, what it took along or None
+# VID, the servers' LSN there, what it took along or None, whose it is, and whether it is known to be there
+Fork = collections.namedtuple("Fork", "origin base commit client made")
 Deletion = collections.namedtuple("Deletion", "invoked completed")
 Read = collections.namedtuple("Read", "replica time local remote count pages total opening ledger")
 Past = collections.namedtuple("Past", "replica time remote count pages")
@@ -97,6 +98,7 @@ class History:
         self.forgotten = []   # replicas that are no more
         self.forks, self.deletions = {}, {}  # by VID
         self.reads, self.pasts, self.pulls = [], [], []
+        self.settled = []     # (replica, time, whether the servers said that the volume has ended)
         self.anomalies = []
         self.figures = collections.Counter()
 
@@ -120,7 +122,6 @@ class Story:
         self.current = None  # the invocation of the operation that has no answer yet
         self.left = {}       # by volume: the one that a process died in
         self.asked = {}      # by volume: when it was first asked for
-        self.forking = None  # the replica of which a fork may have come to be
 
     def replica(self, line):
         vid = wire.gid_bytes(line["vid"])
@@ -151,8 +152,6 @@ class Story:
         self.current = line
         if line["op"] == "open":
             self.asked.setdefault(line.get("vid"), line["t"])
-        elif line["op"] == "fork":
-            self.forking = self.replica(line)
         elif line["op"] == "delete":
             self.history.deletions.setdefault(wire.gid_bytes(line["vid"]), Deletion(line["t"], None))
 
@@ -229,8 +228,11 @@ class Story:
     def end_open(self, replica, invoked, line):
         if line["e"] != "ok":
             return
-        self.history.figures["runs_with_normal"] += line.get("durability") == "normal"
+        self.history.figures["opens_with_normal"] += line.get("durability") == "normal"
         left = self.left.pop(line["vid"], None)
+        if left and left["op"] == "forget" and line.get("cloned"):  # it was done
+            self.forget(replica)
+            replica = self.replica(line)
         if replica.opened:
             self.reopened(replica, line, left)
         else:
@@ -249,9 +251,11 @@ class Story:
         """A volume that was made here, a clone, or a fork, whether somebody was told of it or not."""
         replica.opened = True
         replica.local, replica.remote = line["local"], line["remote"]
-        if self.forking and replica.vid not in self.history.forks:
-            self.forked(self.forking, replica.vid)
         fork = self.history.forks.get(replica.vid)
+        if fork and (fork.client != self.client or line.get("cloned")):
+            fork = None
+        if fork:
+            self.history.forks[replica.vid] = fork._replace(made=True)
         if line["mapped"] > 0:
             replica.made[line["mapped"]] = Remote(line["remote"])
         if fork and fork.commit and line["local"] == line["mapped"] + 1:
@@ -317,21 +321,26 @@ class Story:
     def end_push(self, replica, invoked, line):
         self.note_status(replica, line)
 
+    def note_forking(self, replica, line):
+        """The fork's name is chosen, and it may come to be from now on, as the replica is now."""
+        commit = roll_up(replica, line["mapped"], line["local"])
+        self.history.forks[wire.gid_bytes(line["fork"])] = Fork(replica.vid, line["remote"], commit, self.client, False)
+
     def end_fork(self, replica, invoked, line):
         if line["e"] == "ok":
-            self.forked(replica, wire.gid_bytes(line["fork"]))
-        elif line["e"] == "fail":
-            self.forking = None
+            vid = wire.gid_bytes(line["fork"])
+            self.history.forks[vid] = self.history.forks[vid]._replace(made=True)
 
-    def forked(self, origin, vid):
-        commit = roll_up(origin, origin.mapped, origin.local)
-        self.history.forks[vid] = Fork(origin.vid, origin.remote, commit)
-        self.forking = None
+    def forget(self, replica):
+        self.history.forgotten.append(self.history.replicas.pop((self.client, replica.vid)))
+        self.left.pop(wire.gid_text(replica.vid), None)
+
+    def note_settled(self, replica, line):
+        self.history.settled.append((replica, line["t"], line["deleted"]))
 
     def end_forget(self, replica, invoked, line):
         if line["e"] == "ok":
-            self.history.forgotten.append(self.history.replicas.pop((self.client, replica.vid)))
-            self.left.pop(line["vid"], None)
+            self.forget(replica)
 
     def end_delete(self, replica, invoked, line):
         if line["e"] == "ok":

@@ -36,35 +36,56 @@ def replay_with_origins(history, vid, volumes, replayed, report):
         replay_with_origins(history, fork.origin, volumes, replayed, report)
     tokens = {token.token: token for token in history.tokens.values() if token.vid == vid}
     copies = {}
-    if judge_end(volume, history.deletions.get(vid), tokens, report):
+    if judge_end(volume, history, tokens, report):
         copies = judge_copies(volume, fork, volumes, replayed, report)
         judge_log(volume, tokens, copies, report)
         judge_tokens(volume, tokens, report)
     replayed[vid] = replay(volume, tokens, copies, report)
-    if not volume.deleted:
+    if not volume.unknown:
         judge_pulls(volume, [pull for pull in history.pulls if pull.replica.vid == vid], tokens, report)
 
 
 # ---- the ends of a volume: deleted, forked
 
-def judge_end(volume, deletion, tokens, report):
+def judge_end(volume, history, tokens, report):
     """False: it was deleted, and its log with it."""
+    deletion = history.deletions.get(volume.vid)
+    if deletion and deletion.completed:
+        judge_deletion(volume, history, deletion, tokens, report)
+    ends = [lsn for lsn, commit in volume.commits.items() if commit.deleted]
+    if ends and (ends != [volume.head] or not volume.deleted):
+        report.add("commit after the end", f"{volume.name} ended with LSN {min(ends)} and has the head {volume.head}")
     if volume.deleted:
         if not deletion:
             report.add("volume lost", f"{volume.name} was deleted, and nobody asked for it")
         highest = max((token.settled[1] for token in tokens.values() if token.settled), default=0)
         if volume.head <= highest:
             report.add("lost acknowledgement", f"{volume.name} ends with LSN {volume.head}, and LSN {highest} was acknowledged")
-        return False
-    if deletion and deletion.completed:
+    elif deletion and deletion.completed:
         report.add("deleted volume came back", f"{volume.name} has the head {volume.head}")
-    return True
+    return not volume.unknown
+
+
+def judge_deletion(volume, history, deletion, tokens, report):
+    """Once it was acknowledged, nobody is told anything else."""
+    for pull in history.pulls:
+        if pull.replica.vid == volume.vid and pull.invoked > deletion.completed:
+            report.add("deletion not learned", f"{pull.replica.name} asked for the head after the volume had been deleted, and "
+                       f"got LSN {pull.remote}")
+    for token in tokens.values():
+        if token.sent and token.settled and token.sent > deletion.completed:
+            report.add("deletion not learned", f"{token.name} was sent after the volume had been deleted, and was acknowledged")
+    for replica, time, deleted in history.settled:
+        if replica.vid == volume.vid and time > deletion.completed and not deleted:
+            report.add("deletion not learned", f"{replica.name} is settled as if {volume.name} was not deleted")
 
 
 def judge_copies(volume, fork, volumes, replayed, report):
     """{LSN: (Pages, LSN)}: the commits by which the servers made a fork what its origin was there."""
     copies = {}
     if not fork or fork.base == 0 or fork.origin not in volumes or fork.base not in volumes[fork.origin].commits:
+        return copies
+    if not fork.made and volume.head == 0:  # it was asked for and did not come to be
         return copies
     origin = volumes[fork.origin]
     chained = origin.commits[fork.base].chain
@@ -217,7 +238,7 @@ def local_pages(replica, servers, report):
 
 def judge_reads(history, volumes, replayed, strays, report):
     local = {replica: local_pages(replica, replayed[replica.vid], report) for replica in history.every_replica()
-             if not volumes[replica.vid].deleted}
+             if not volumes[replica.vid].unknown}
     newest = {}  # replica: the last read's (local LSN, remote LSN)
     for read in history.reads:
         replica = read.replica
@@ -234,7 +255,7 @@ def judge_reads(history, volumes, replayed, strays, report):
         judge_bank(name, read, volumes[replica.vid], report)
     for past in history.pasts:
         volume = volumes[past.replica.vid]
-        if volume.deleted:
+        if volume.unknown:
             continue
         if past.remote > volume.head:
             report.add("lost acknowledgement", f"{past.replica.name} read LSN {past.remote} of {volume.name}, whose head "

@@ -33,6 +33,11 @@ class Volume:
         self.commits = {}  # LSN: Commit
 
     @property
+    def unknown(self):
+        """It was deleted, and what its log was is not known: the metastore tells no more."""
+        return self.deleted and not self.commits
+
+    @property
     def name(self):
         return f"volume {wire.gid_text(self.vid)}"
 
@@ -47,8 +52,9 @@ def page_set(encoded):
     return pages
 
 
-def fetch(cluster, vids, report):
-    """{vid: Volume}. What the metastore cannot say of its own log is a hole in it."""
+def fetch(cluster, vids, report, records=None):
+    """{vid: Volume}. What the metastore cannot say of its own log is a hole in it. `records`: a function that reads from the
+    stopped metastore's store what it no longer tells: {vid: commits' records} of deleted volumes."""
     caller = wire.Caller(cluster.metastore)
     volumes = {}
     for vid in vids:
@@ -69,7 +75,15 @@ def fetch(cluster, vids, report):
                 report.add("hole in LSNs", f"{volume.name}: LSN {lsn} of {volume.head}: {why}")
                 lsn += 1
     caller.close()
-    report.count(remote_commits=sum(len(volume.commits) for volume in volumes.values()))
+    deleted = [vid for vid, volume in volumes.items() if volume.deleted]
+    for vid, found in (records(deleted) if records and deleted else {}).items():
+        for record in found:
+            commit = Commit(wire.decode(record))
+            volumes[vid].commits[commit.lsn] = commit
+        for lsn in range(1, volumes[vid].head + 1):
+            if lsn not in volumes[vid].commits:
+                report.add("hole in LSNs", f"{volumes[vid].name}: LSN {lsn} of {volumes[vid].head}, where it ends")
+    report.count(deleted_volumes=len(deleted), remote_commits=sum(len(volume.commits) for volume in volumes.values()))
     return volumes
 
 
@@ -101,7 +115,7 @@ def examine(cluster, volumes, pages, report, every_segment, snapshots):
             examine_segments(cluster, caller, references, report)
         lsns = sorted({1 + (volume.head - 1) * i // (snapshots - 1) for i in range(snapshots)} if volume.head else ())
         for lsn in lsns:
-            if lsn in volume.commits and not volume.commits[lsn].deleted:
+            if lsn in volume.commits and not volume.deleted:
                 examine_snapshot(caller, volume, lsn, pages[vid], report)
     caller.close()
 
