@@ -210,6 +210,7 @@ class Lane:
         for number in range(1, HITS + 1):
             fork = wire.gid(wire.VOLUME)
             lines.add("invoke", "fork", number)
+            lines.add("note", "forking", fork=wire.gid_text(fork), local=0, mapped=0, remote=HISTORY_COMMITS)
             self.insist(caller, "fork", {1: vid, 2: HISTORY_COMMITS, 3: chain, 4: fork})
             lines.add("ok", "fork", number, fork=wire.gid_text(fork))
         caller.close()
