@@ -182,6 +182,8 @@ class ClusterTest(unittest.TestCase):
         self.servers = [store, pages]
         self.metastore, self.pagestore = store.daemon, pages.daemon
         self.workloads = [workloads.Workload(name, self, self.seed, deadline_ms=DEADLINE_MS) for name in ("bulk", "writers")]
+        for workload in self.workloads:
+            workload.power_fails = True
         self.writers = [Writer(self, client) for workload in self.workloads for client in workload.clients]
         self.machines = [*self.servers, *self.writers]
         self.addCleanup(self.end)
@@ -293,6 +295,7 @@ class ClusterTest(unittest.TestCase):
         self.totals.at_least(witnesses=losses // 50, torn=losses // 10, names_lost=losses // 10)
         self.assertGreaterEqual(report.figures["acknowledged_pushes"], losses)
         self.assertGreaterEqual(report.figures["interrupted_operations"], losses // 10)
+        self.assertGreaterEqual(report.figures["opens_with_normal"], losses // 20)
         for machine in self.machines:
             self.assertGreater(self.totals.counts[f"of {machine.name}"], losses // 20, machine.name)
 

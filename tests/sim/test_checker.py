@@ -200,9 +200,11 @@ class CheckerTest(unittest.TestCase):
         b.pull()
         b.read()
 
+    power_fails = False
+
     def judged(self):
         report = history.Report()
-        history.judge(tell(self.world.lines), {VID: self.world.volume, **self.others}, report)
+        history.judge(tell(self.world.lines, self.power_fails), {VID: self.world.volume, **self.others}, report)
         return report
 
     def fork(self, told=True):
@@ -402,6 +404,46 @@ class CheckerTest(unittest.TestCase):
         self.a.push_state, self.a.mapped, self.a.remote = {}, self.a.local, self.world.volume.head
         self.a.open()
         self.expect()
+
+    def lose_power(self):
+        """a has two local commits, of which a loss of power takes the second; another takes its LSN."""
+        self.a.commit({1: bytes_of("a", "kept")})
+        self.a.read()
+        pages = dict(self.a.pages)
+        self.a.commit({1: bytes_of("a", "lost"), 2: bytes_of("a", "lost")})
+        self.a.read()
+        self.a.local, self.a.pages = self.a.local - 1, pages
+        self.a.pending.pop()
+        self.a.open()
+        self.world.lines[-1]["durability"] = "normal"
+
+    def test_a_loss_of_power_with_normal_durability(self):
+        self.power_fails = True
+        self.lose_power()
+        self.a.read()
+        self.a.commit({3: bytes_of("a", "another")})
+        self.a.read()
+        self.a.push()
+        self.b.pull()
+        read = self.b.read()
+        self.expect()
+        read["pages"][1][2] = hash128(bytes_of("a", "lost")).hex()
+        self.expect("wrong bytes")
+
+    def test_what_a_mere_end_of_the_process_may_not_take(self):
+        self.lose_power()
+        self.expect("lost local commit")
+
+    def test_what_no_loss_of_power_may_take(self):
+        self.power_fails = True
+        self.lose_power()
+        opened = self.world.lines.pop()
+        self.world.lines.append({**opened, "durability": "full"})
+        self.expect("lost local commit")
+        begin = {**self.world.find(op="read", e="invoke"), "e": "note", "op": "begin", "token": os.urandom(16).hex(),
+                 "base": self.a.remote, "from": self.a.mapped, "to": self.a.local + 1, "cut": 0, "pushes": 6}
+        self.world.lines[-2:] = [begin, self.world.lines[-2], opened]
+        self.expect("lost local commit", "push forgotten")
 
     def test_a_fork(self):
         self.fork()

@@ -203,6 +203,7 @@ class Workload:
         self.name, self.cluster, self.folder = name, cluster, cluster.folder
         self.random = random.Random(f"{name} {seed}")
         self.deadline_ms = deadline_ms
+        self.power_fails = False  # where a client ends
         self.log = self.folder / f"{name}-mover.jsonl"  # of what it does itself
         self.log.touch()
         self.servers = None
@@ -326,7 +327,7 @@ class Workload:
         return self.events()
 
     def events(self):
-        return history.load([self.log, *(client.log for client in self.clients)])
+        return history.load([self.log, *(client.log for client in self.clients)], self.power_fails)
 
 
 def run_workload(name, cluster, seed, seconds, servers=None):

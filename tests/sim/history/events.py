@@ -83,6 +83,7 @@ class Replica:
         self.opened = False
         self.syncing = False  # in the background
         self.local = self.mapped = self.remote = 0
+        self.kept = 0         # the local LSN up to which everything was synced, whatever the durability
         self.made = {}        # local LSN: Commit or Remote
         self.token = None     # of the push under way
         self.rejected = None  # the last Token that was rejected and not yet reset
@@ -93,7 +94,11 @@ class Replica:
 
 
 class History:
-    def __init__(self):
+    """`power_fails`: where a process ended, so did its machine. With durability `normal` that takes the latest local
+    commits along, but none on which something rested that was synced."""
+
+    def __init__(self, power_fails=False):
+        self.power_fails = power_fails
         self.tokens, self.replicas = {}, {}
         self.forgotten = []   # replicas that are no more
         self.forks, self.deletions = {}, {}  # by VID
@@ -170,6 +175,7 @@ class Story:
         if line.get("error") == "CORRUPT":
             self.history.add("corruption reported", f"{replica.name}, {line['op']}: {line['message']}")
         replica.mapped = line.get("mapped", replica.mapped)
+        replica.kept = max(replica.kept, replica.mapped)
         getattr(self, "end_" + line["op"])(replica, invoked, line)
 
     # ---- notes
@@ -178,6 +184,7 @@ class Story:
         token = bytes.fromhex(line["token"])
         known = self.history.tokens.setdefault(token, Token(token, replica, line))
         replica.token = known
+        replica.kept = max(replica.kept, line.get("to", 0))
         return known
 
     def note_send(self, replica, line):
@@ -211,6 +218,7 @@ class Story:
         """A local LSN that says: as the servers' LSN so and so."""
         replica.made[line["local"]] = Remote(line["remote"])
         replica.local = max(replica.local, line["local"])
+        replica.kept = max(replica.kept, line["local"])
         replica.remote = max(replica.remote, line["remote"])
 
     def note_dropped(self, replica, line):
@@ -234,6 +242,8 @@ class Story:
             self.forget(replica)
             replica = self.replica(line)
         if replica.opened:
+            if self.history.power_fails and line.get("durability") == "normal" and replica.kept <= line["local"] < replica.local:
+                replica = self.without_the_latest(replica, line["local"])
             self.reopened(replica, line, left)
         else:
             self.opened_first(replica, invoked, line)
@@ -247,10 +257,21 @@ class Story:
             self.follow_up(replica, token, left, line)
         replica.syncing = False
 
+    def without_the_latest(self, replica, local):
+        """The replica with its latest commits gone, whose LSNs others will get. What was read of them stays the old one's."""
+        self.history.figures["lost_with_normal"] += replica.local - local
+        earlier = copy.copy(replica)
+        self.history.forgotten.append(replica)
+        earlier.made = {lsn: made for lsn, made in replica.made.items() if lsn <= local}
+        earlier.local = local
+        self.history.replicas[self.client, replica.vid] = earlier
+        return earlier
+
     def opened_first(self, replica, invoked, line):
         """A volume that was made here, a clone, or a fork, whether somebody was told of it or not."""
         replica.opened = True
         replica.local, replica.remote = line["local"], line["remote"]
+        replica.kept = replica.local
         fork = self.history.forks.get(replica.vid)
         if fork and (fork.client != self.client or line.get("cloned")):
             fork = None
@@ -302,7 +323,8 @@ class Story:
         if line["remote"] < replica.remote:
             self.history.add("mapping went back",
                              f"{replica.name} was based on LSN {replica.remote} and is on {line['remote']}")
-        replica.local, replica.remote = local, line["remote"]
+        replica.local = replica.kept = local
+        replica.remote = line["remote"]
         self.note_status(replica, line)
 
     def note_status(self, replica, line):
@@ -323,6 +345,7 @@ class Story:
 
     def note_forking(self, replica, line):
         """The fork's name is chosen, and it may come to be from now on, as the replica is now."""
+        replica.kept = max(replica.kept, line["local"])
         commit = roll_up(replica, line["mapped"], line["local"])
         self.history.forks[wire.gid_bytes(line["fork"])] = Fork(replica.vid, line["remote"], commit, self.client, False)
 
@@ -385,14 +408,14 @@ def lines_of(path):
                     yield json.loads(raw[tail:])
 
 
-def load(paths):
+def load(paths, power_fails=False):
     """Any number of clients may share a file, each in its own order."""
-    return tell(line for path in paths for line in lines_of(path))
+    return tell((line for path in paths for line in lines_of(path)), power_fails)
 
 
-def tell(lines):
+def tell(lines, power_fails=False):
     """The same from lines in memory."""
-    history, stories = History(), {}
+    history, stories = History(power_fails), {}
     for line in lines:
         if line["c"] not in stories:
             stories[line["c"]] = Story(history, line["c"])
