@@ -385,6 +385,18 @@ class CheckerTest(unittest.TestCase):
         self.a.read()
         self.expect()
 
+    def test_a_commit_whose_sync_failed_may_be_there(self):
+        """What the process tries next meets a store that takes nothing any more."""
+        a, failed = self.a, {"error": "INTERNAL", "detail": "IO", "message": "the disk"}
+        before = a.state()
+        a.commit({1: bytes_of("a", "unsynced")}, dies=True)
+        self.world.line(a, "info", "commit", a.id, lsn=0, **before, **failed)
+        self.world.line(a, "info", "reset", a.invoke("reset"), **before, **failed)
+        self.world.line(a, "info", "pull", a.invoke("pull"), **before, **{**failed, "error": "UNAVAILABLE"})
+        a.open()
+        a.read()
+        self.expect()
+
     def test_unknown_push_may_be_lost(self):
         self.a.commit({1: bytes_of("a", "x")})
         self.a.push("none", lands=False)

@@ -125,6 +125,7 @@ class Story:
         self.history, self.client = history, client
         self.process = None
         self.current = None  # the invocation of the operation that has no answer yet
+        self.failed = None   # of the first one that gave up with a store that failed, as long as nothing is done since
         self.left = {}       # by volume: the one that a process died in
         self.asked = {}      # by volume: when it was first asked for
 
@@ -146,7 +147,7 @@ class Story:
             self.complete(line)
 
     def begin_process(self, process):
-        left, self.process, self.current = self.current, process, None
+        left, self.process, self.current, self.failed = self.current or self.failed, process, None, None
         self.history.figures["runs"] += 1
         if left and left["op"] != "open":  # an opening that was cut short did nothing
             self.left[left.get("vid")] = left
@@ -164,9 +165,12 @@ class Story:
         invoked, self.current = self.current, None
         assert invoked and invoked["i"] == line["i"] and invoked["op"] == line["op"], f"not a history: {line}"
         self.history.figures[f"{line['op']}_{line['e']}"] += 1
-        # Who gave up with a store that failed did not learn whether it was done: opening it will tell.
+        # Who gave up with a store that failed did not learn whether it was done: opening it will tell. What is tried after
+        # that meets a store that does nothing any more.
         if line["e"] == "info" and (line["op"] == "commit" or line.get("error") == "INTERNAL"):
-            self.current = invoked
+            self.current = self.failed = self.failed or invoked
+        elif line["e"] == "ok" and line["op"] not in ("read", "past"):
+            self.failed = None
         if "vid" not in line:  # it could not even be opened
             if line.get("error") == "CORRUPT":
                 self.history.add("corruption reported", f"{self.client}, {line['op']}: {line['message']}")
