@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "client/prepare.h"
 #include "client/sync.h"
 
 const char *graft_version(void)
@@ -88,6 +89,11 @@ enum graft_status graft_open(const struct graft_settings *settings, struct graft
         goto no_fetcher;
     mutex_init(&client->lock, RANK_CLIENT);
     LIST_INIT(&client->volumes);
+    status = prepare_settle_all(client, err);
+    if (status != GRAFT_OK) {
+        graft_close(client);
+        return status;
+    }
     *ret_client = client;
     return GRAFT_OK;
 

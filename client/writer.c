@@ -4,13 +4,25 @@
 #include <stdlib.h>
 
 #include "client/client.h"
+#include "client/prepare.h"
 #include "client/sync.h"
 #include "common/base/check.h"
+#include "common/base/failpoint.h"
+#include "common/base/pageset.h"
 
 struct graft_writer {
     struct graft_volume *volume;
     struct store_writer *store;
+    struct pageset *pages; // written and not cut off again
+    uint32_t cut;          // the lowest page_count so far
+    bool prepared;
 };
+
+static void writer_free(struct graft_writer *writer)
+{
+    pageset_free(writer->pages);
+    free(writer);
+}
 
 enum graft_status graft_writer_begin(struct graft_volume *volume, struct graft_writer **ret_writer,
                                      struct graft_error *err)
@@ -25,9 +37,12 @@ enum graft_status graft_writer_begin(struct graft_volume *volume, struct graft_w
         return error_set(err, GRAFT_INTERNAL, GRAFT_DETAIL_NO_MEMORY, "no memory for a writer");
     writer->volume = volume;
     status = store_writer_begin(volume->store, &writer->store, err);
-    if (status == GRAFT_OK)
-        *ret_writer = TAKE(writer);
-    return status;
+    if (status != GRAFT_OK)
+        return status;
+    writer->pages = pageset_new();
+    writer->cut = store_writer_page_count(writer->store);
+    *ret_writer = TAKE(writer);
+    return GRAFT_OK;
 }
 
 uint64_t writer_base_lsn(const struct graft_writer *writer)
@@ -40,16 +55,26 @@ static enum graft_status writer_check(const struct graft_writer *writer, struct 
     return store_check_fork(writer->volume->client->store, err);
 }
 
+static enum graft_status writer_check_open(const struct graft_writer *writer, struct graft_error *err)
+{
+    if (writer->prepared)
+        return error_set(err, GRAFT_INVALID, GRAFT_DETAIL_BAD_ARGUMENT,
+                         "a prepared writer takes no more changes: commit or abort it");
+    return writer_check(writer, err);
+}
+
 enum graft_status graft_writer_write(struct graft_writer *writer, uint32_t pageidx, const void *data,
                                      size_t size, struct graft_error *err)
 {
     REQUIRE(writer);
     if (size > 0)
         REQUIRE(data);
-    enum graft_status status = writer_check(writer, err);
-    if (status != GRAFT_OK)
-        return status;
-    return store_writer_write(writer->store, pageidx, data, size, err);
+    enum graft_status status = writer_check_open(writer, err);
+    if (status == GRAFT_OK)
+        status = store_writer_write(writer->store, pageidx, data, size, err);
+    if (status == GRAFT_OK)
+        pageset_add(writer->pages, pageidx);
+    return status;
 }
 
 enum graft_status graft_writer_read(struct graft_writer *writer, uint32_t pageidx, void *to, size_t to_size,
@@ -88,10 +113,14 @@ enum graft_status graft_writer_truncate(struct graft_writer *writer, uint32_t pa
                                         struct graft_error *err)
 {
     REQUIRE(writer);
-    enum graft_status status = writer_check(writer, err);
+    enum graft_status status = writer_check_open(writer, err);
+    if (status == GRAFT_OK)
+        status = store_writer_truncate(writer->store, page_count, err);
     if (status != GRAFT_OK)
         return status;
-    return store_writer_truncate(writer->store, page_count, err);
+    pageset_remove_above(writer->pages, page_count);
+    writer->cut = MIN(writer->cut, page_count);
+    return GRAFT_OK;
 }
 
 uint32_t graft_writer_page_count(const struct graft_writer *writer)
@@ -106,17 +135,61 @@ enum graft_status graft_writer_commit(struct graft_writer *writer, uint64_t *ret
     if (status != GRAFT_OK)
         return status;
     struct graft_volume *volume = writer->volume;
+    bool prepared = writer->prepared;
     status = store_writer_commit(writer->store, ret_lsn, err);
-    free(writer);
-    if (status == GRAFT_OK)
-        sync_note_commit(volume);
-    return status;
+    writer_free(writer);
+    if (status != GRAFT_OK)
+        return status;
+    // Should it come back, the head says that it was committed.
+    if (prepared) {
+        FAILPOINT("prepare.committed");
+        prepare_remove(volume->client, &volume->source.vid, false, NULL);
+    }
+    sync_note_commit(volume);
+    return GRAFT_OK;
+}
+
+enum graft_status graft_writer_prepare(struct graft_writer *writer, const char *witness,
+                                       struct graft_error *err)
+{
+    struct store_state state;
+
+    REQUIRE(writer);
+    REQUIRE(witness);
+    enum graft_status status = writer_check_open(writer, err);
+    if (status != GRAFT_OK)
+        return status;
+    struct graft_volume *volume = writer->volume;
+    store_volume_state(volume->store, &state);
+    if (state.local_lsn != writer_base_lsn(writer))
+        return error_set(
+            err, GRAFT_CONFLICT, GRAFT_DETAIL_NOT_HEAD,
+            "volume %s: this write began at local LSN %llu and the head is %llu now; begin again from there",
+            gid_format(&volume->source.vid).text, (unsigned long long)writer_base_lsn(writer),
+            (unsigned long long)state.local_lsn);
+    struct prepare prepare = {
+        .vid = &volume->source.vid,
+        .base_lsn = state.local_lsn,
+        .page_count = store_writer_page_count(writer->store),
+        .cut = writer->cut,
+        .pages = writer->pages,
+        .witness = witness,
+        .page_size = volume->source.page_size,
+    };
+    status = prepare_write(volume->client, &prepare, writer, err);
+    if (status != GRAFT_OK)
+        return error_context(err, status, "preparing a write to volume %s",
+                             gid_format(&volume->source.vid).text);
+    writer->prepared = true;
+    return GRAFT_OK;
 }
 
 void graft_writer_abort(struct graft_writer *writer)
 {
     if (!writer || client_is_forked(writer->volume->client))
         return;
+    if (writer->prepared)
+        prepare_remove(writer->volume->client, &writer->volume->source.vid, true, NULL);
     store_writer_abort(writer->store);
-    free(writer);
+    writer_free(writer);
 }

@@ -7,6 +7,7 @@
 #include "common/base/check.h"
 #include "sqlite/file_internal.h"
 #include "sqlite/pragma.h"
+#include "sqlite/stage.h"
 
 #define SECTOR_SIZE 4096
 
@@ -36,6 +37,12 @@ enum graft_status file_pin(struct volume_file *file, struct graft_error *err)
     struct graft_volume *volume = atomic_load(&file->shared->volume);
 
     CHECK(!file->pin);
+    if (atomic_load(&file->shared->undecided))
+        return error_set(
+            err, GRAFT_BUSY, GRAFT_DETAIL_NONE,
+            "volume %s has a transaction that is committed and could not be written; close all databases of "
+            "its data directory and open them again",
+            file->shared->vid);
     if (!volume) { // only named: empty, and nothing to pin
         file->page_count = 0;
         return GRAFT_OK;
@@ -58,6 +65,7 @@ void file_adopt_pin(struct volume_file *file, struct graft_snapshot *pin)
 
 void file_drop_overlay(struct volume_file *file)
 {
+    stage_take_back(file);
     overlay_free(TAKE(file->overlay));
     file->wrote_first = false;
 }
@@ -75,9 +83,10 @@ enum graft_status file_freeze(struct volume_file *file, struct graft_error *err)
     return status;
 }
 
+// A volume whose commit is to be finished at the next opening stays frozen until then.
 static void thaw(struct volume_file *file)
 {
-    if (file->frozen)
+    if (file->frozen && !atomic_load(&file->shared->undecided))
         graft_thaw(atomic_load(&file->shared->volume));
     file->frozen = false;
 }

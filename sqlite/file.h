@@ -51,8 +51,14 @@ struct volume_file {
 
     struct overlay *overlay; // NULL: nothing was written since the last commit
     uint32_t written_counter;
+    uint32_t written_page_count;
     bool wrote_first;
     bool first_was_forced; // SQLite's page 1 had another journal mode than is stored
+
+    // stage.c
+    struct graft_writer *staged; // prepared under a super-journal
+    char *super_journal;         // its name
+    LIST_ENTRY(volume_file) staged_link;
 
     char last_error[512]; // why the last call failed
 };

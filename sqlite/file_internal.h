@@ -34,7 +34,13 @@ enum graft_status file_freeze(struct volume_file *file, struct graft_error *err)
 
 // One durable local commit of the overlay, if there is one. SQLITE_OK, FULL or IOERR_….
 int file_commit(struct volume_file *file);
-// The first phase of a commit. With a super-journal the overlay is kept for its deletion, which commits all of them.
-int file_stage(struct volume_file *file, const char *super_journal);
+// A writer with the overlay in it, for a volume of `page_count` pages; a volume that was only named is made.
+enum graft_status file_begin_commit(struct volume_file *file, uint32_t page_count,
+                                    struct graft_writer **ret_writer, struct graft_error *err);
+// Is all that was written a change of the journal mode to WAL? It is refused, and SQLite reads page 1 again.
+bool file_only_asks_for_wal(struct volume_file *file);
+int file_refuse_wal(struct volume_file *file);
+// What the size will be once SQLite has truncated: before that page 1 says it.
+uint32_t file_page_count_to_be(const struct volume_file *file);
 
 #endif

@@ -7,6 +7,7 @@
 #include "client/page_one.h"
 #include "common/base/limits.h"
 #include "sqlite/file_internal.h"
+#include "sqlite/stage.h"
 
 // ---- sizes --------------------------------------------------------------------------------------
 
@@ -252,6 +253,7 @@ static enum graft_status note_first(struct volume_file *file, const uint8_t *pag
             "a database with pages of %u bytes cannot be written into volume %s, which has pages of %u",
             stated, file->shared->vid, file->buffers_size);
     file->written_counter = page_one_counter(page);
+    file->written_page_count = page_one_page_count(page);
     file->wrote_first = true;
     file->first_was_forced = !page_one_is_rollback(page);
     file->cookie_last = page_one_cookie(page);
@@ -310,6 +312,7 @@ int file_write(sqlite3_file *base, const void *data, int size, sqlite3_int64 off
 
     if (runtime_is_forked(file->shared->runtime) || file->lock < SQLITE_LOCK_EXCLUSIVE || file->broken)
         return refuse_without_lock(file, SQLITE_IOERR_WRITE);
+    stage_take_back(file); // a rollback begins
     enum graft_status status = need_overlay(file, (uint64_t)size, &why);
     if (status == GRAFT_OK)
         status = write_pages(file, data, (size_t)size, (uint64_t)offset, &why);
@@ -327,6 +330,10 @@ int file_truncate(sqlite3_file *base, sqlite3_int64 size)
         return refuse_without_lock(file, SQLITE_IOERR_TRUNCATE);
     if (!file->overlay && file_page_size(file) == 0)
         return SQLITE_OK; // nothing is there to be cut
+    // The truncation of a commit on several databases comes when it is decided, and is in it.
+    if (file->staged && (uint64_t)size == (uint64_t)file_page_count_to_be(file) * file->buffers_size)
+        return SQLITE_OK;
+    stage_take_back(file);
     enum graft_status status = need_overlay(file, 0, &why);
     if (status == GRAFT_OK) {
         uint64_t page_count = ((uint64_t)size + file->buffers_size - 1) / file->buffers_size;

@@ -16,6 +16,7 @@
 #include "common/base/mutex.h"
 #include "sqlite/errors.h"
 #include "sqlite/sqlite.h"
+#include "sqlite/stage.h"
 #define uthash_fatal(message) check_failed(__FILE__, __LINE__, message)
 #include <uthash.h>
 
@@ -266,6 +267,7 @@ enum graft_status runtime_acquire(const char *name, const struct settings *setti
         free(runtime);
         return status;
     }
+    stage_clean(folder);
     runtime->folder = TAKE(folder);
     runtime->autosync = settings->autosync;
     runtime->refs = 1;

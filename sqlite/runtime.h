@@ -52,9 +52,10 @@ struct shared {
     // chose. They are set once, by who has the writer's slot.
     _Atomic(struct graft_volume *) volume;
     atomic_uint page_size;
-    atomic_bool autosync; // background sync runs, or will once the volume is made
-    const void *writer;   // lock; the handle that has the slot
-    unsigned refs;        // lock
+    atomic_bool autosync;  // background sync runs, or will once the volume is made
+    atomic_bool undecided; // a commit on several databases could not be finished: nothing is read any more
+    const void *writer;    // lock; the handle that has the slot
+    unsigned refs;         // lock
     LIST_ENTRY(shared) link;
 };
 

@@ -21,6 +21,7 @@
 #include "sqlite/journal.h"
 #include "sqlite/name.h"
 #include "sqlite/runtime.h"
+#include "sqlite/stage.h"
 #include "sqlite/vfs.h"
 
 static sqlite3_vfs *host_of(sqlite3_vfs *vfs)
@@ -307,6 +308,7 @@ static void init(void)
 
     errors_init();
     runtime_init();
+    stage_init();
     graft_vfs.pAppData = host;
     graft_vfs.mxPathname = host->mxPathname;
     int own_size = MAX((int)sizeof(struct volume_file), journal_file_size());

@@ -265,6 +265,15 @@ enum graft_status graft_writer_commit(struct graft_writer *writer, uint64_t *ret
                                       struct graft_error *err);
 void graft_writer_abort(struct graft_writer *writer); // frees it; NULL is fine
 
+// For a transaction on several volumes or files that is decided elsewhere, by the removal of the file `witness` (an
+// absolute path, which exists): makes what the writer holds durable without committing it. Then commit the writer after the
+// file was removed, or abort it while it is there. If the process ends before that, or the commit fails, the next
+// graft_open() of the data directory commits if there is no such file then, and drops the changes if there is. Until then
+// nothing else may move the volume's head: graft_freeze() it first. CONFLICT / NOT_HEAD if something has; BUSY if the volume
+// has a prepared write already. A prepared writer takes no more changes.
+enum graft_status graft_writer_prepare(struct graft_writer *writer, const char *witness,
+                                       struct graft_error *err);
+
 // Keeps the head from being moved by the servers: until graft_thaw(), pulls and resets of this volume give BUSY / FROZEN
 // when they have the servers' answer, and background sync comes again. Waits for one that is being applied. Local commits
 // go on. Freezes are counted; each has its thaw, from any thread. Meant for the moments in which a writer that cannot begin

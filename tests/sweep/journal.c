@@ -95,24 +95,41 @@ static void add_pages(struct line *line, const char *key, const struct journal_p
     line_add(line, "]");
 }
 
-enum graft_status journal_commit(unsigned client, struct graft_volume *volume, struct graft_writer *writer,
-                                 const struct journal_pages *pages, uint32_t cut, struct graft_error *err)
+uint64_t journal_invoke_commit(unsigned client, struct graft_volume *volume,
+                               const struct graft_writer *writer, const struct journal_pages *pages,
+                               uint32_t cut)
 {
     struct line line;
-    uint64_t id = ++operation, lsn = 0;
 
     speak_for(client);
-    line_begin(&line, "invoke", "commit", id);
+    line_begin(&line, "invoke", "commit", ++operation);
     line_add_vid(&line, &volume->source.vid);
     line_add(&line, ",\"base\":%llu,\"count\":%u,\"cut\":%u", (unsigned long long)writer_base_lsn(writer),
              graft_writer_page_count(writer), cut);
     add_pages(&line, "writes", pages);
     line_write(&line);
-    enum graft_status status = graft_writer_commit(writer, &lsn, err);
+    return operation;
+}
+
+void journal_complete_commit(uint64_t id, struct graft_volume *volume, uint64_t lsn, enum graft_status status,
+                             const struct graft_error *err)
+{
+    struct line line;
+
     begin_completion(&line, "commit", id, status, err);
     line_add(&line, ",\"lsn\":%llu", (unsigned long long)lsn);
     line_add_state(&line, volume);
     line_write(&line);
+}
+
+enum graft_status journal_commit(unsigned client, struct graft_volume *volume, struct graft_writer *writer,
+                                 const struct journal_pages *pages, uint32_t cut, struct graft_error *err)
+{
+    uint64_t lsn = 0;
+
+    uint64_t id = journal_invoke_commit(client, volume, writer, pages, cut);
+    enum graft_status status = graft_writer_commit(writer, &lsn, err);
+    journal_complete_commit(id, volume, lsn, status, err);
     return status;
 }
 

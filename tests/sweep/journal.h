@@ -41,6 +41,12 @@ void journal_note_page(struct journal_pages *pages, uint32_t pageidx, const void
 // Commits what `writer` has: `pages`, on `base_count` pages of which it kept at least `cut`.
 enum graft_status journal_commit(unsigned client, struct graft_volume *volume, struct graft_writer *writer,
                                  const struct journal_pages *pages, uint32_t cut, struct graft_error *err);
+// The same for one that takes several calls.
+uint64_t journal_invoke_commit(unsigned client, struct graft_volume *volume,
+                               const struct graft_writer *writer, const struct journal_pages *pages,
+                               uint32_t cut);
+void journal_complete_commit(uint64_t id, struct graft_volume *volume, uint64_t lsn, enum graft_status status,
+                             const struct graft_error *err);
 void journal_complete_read(uint64_t id, const char *vid, const struct graft_snapshot *snapshot,
                            const struct journal_pages *pages);
 

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Steps that need no server.
+#include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "common/base/check.h"
 #include "common/base/random.h"
@@ -139,6 +142,82 @@ void step_commit(unsigned client, unsigned volume, uint32_t keep, uint32_t first
             ledger_fail(LEDGER_EXIT_AGAIN, "committing: %s", err.message);
         graft_volume_close(opened);
     }
+    ledger_done(step, "-");
+}
+
+// ---- prepared commits
+
+struct decision {
+    char witness[4096], record[4096], kept[4096];
+};
+
+static void decision_begin(struct decision *decision, unsigned client, unsigned volume)
+{
+    const char *data = client_of(client)->data;
+
+    snprintf(decision->witness, sizeof decision->witness, "%s/witness", data);
+    snprintf(decision->record, sizeof decision->record, "%s/prepared/%s", data, volume_of(volume)->vid);
+    snprintf(decision->kept, sizeof decision->kept, "%s/kept", data);
+    int fd = open(decision->witness, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+    CHECK(fd >= 0);
+    close(fd);
+}
+
+// As if the process had ended between the decision and the commit.
+static void leave_decided(const struct decision *decision, struct graft_writer *writer)
+{
+    unlink(decision->kept);
+    CHECK(link(decision->record, decision->kept) == 0);
+    graft_writer_abort(writer);
+    CHECK(rename(decision->kept, decision->record) == 0);
+    CHECK(unlink(decision->witness) == 0);
+}
+
+static void commit_prepared(unsigned client, unsigned volume, const struct step *step, uint32_t first,
+                            uint32_t count, bool late)
+{
+    struct graft_volume *opened = replica_open(client, volume);
+    struct graft_writer *writer = begin_writer(opened);
+    struct decision decision;
+    struct graft_error err;
+    uint64_t lsn = 0;
+
+    decision_begin(&decision, client, volume);
+    uint32_t cut = graft_writer_page_count(writer);
+    write_pages(writer, step, volume_of(volume)->page_size, first, count, &written);
+    uint64_t id = journal_invoke_commit(client, opened, writer, &written, cut);
+    enum graft_status status = graft_writer_prepare(writer, decision.witness, &err);
+    if (status != GRAFT_OK) {
+        graft_writer_abort(writer);
+    } else if (late) {
+        leave_decided(&decision, writer);
+        graft_volume_close(opened);
+        client_close(client);
+        // No operation of its own in the history: it is the end of this one.
+        if (graft_volume_open(client_of(client), volume_of(volume)->vid, &opened, &err) != GRAFT_OK)
+            ledger_fail(LEDGER_EXIT_AGAIN, "opening what was prepared: %s", err.message);
+        lsn = replica_info(opened).local_lsn;
+    } else {
+        CHECK(unlink(decision.witness) == 0);
+        status = graft_writer_commit(writer, &lsn, &err);
+    }
+    journal_complete_commit(id, opened, lsn, status, &err);
+    if (status != GRAFT_OK)
+        ledger_fail(LEDGER_EXIT_AGAIN, "committing what is prepared: %s", err.message);
+    graft_volume_close(opened);
+}
+
+void step_commit_prepared(unsigned client, unsigned volume, uint32_t first, uint32_t count, bool late)
+{
+    replicas_before_step(client, volume);
+    if (ledger_peek()->done) {
+        ledger_begin(0);
+        return;
+    }
+    uint64_t before = local_lsn(client, volume);
+    struct step *step = ledger_begin(before);
+    if (before == step->fact)
+        commit_prepared(client, volume, step, first, count, late);
     ledger_done(step, "-");
 }
 

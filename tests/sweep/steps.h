@@ -24,6 +24,8 @@ void steps_close(void);
 void step_create(unsigned client, unsigned volume, uint32_t page_size);
 // One commit: cuts the volume to `keep` pages first (UINT32_MAX: does not), then writes `count` pages from `first` on.
 void step_commit(unsigned client, unsigned volume, uint32_t keep, uint32_t first, uint32_t count);
+// One commit that is prepared and decided by a file. `late`: the process finds it decided when it opens the directory.
+void step_commit_prepared(unsigned client, unsigned volume, uint32_t first, uint32_t count, bool late);
 void step_push(unsigned client, unsigned volume);
 void step_push_rejected(unsigned client, unsigned volume); // somebody else pushed first
 void step_push_offline(unsigned client, unsigned volume);  // with no server: begins and goes no further

@@ -34,6 +34,8 @@ static void sync_round(unsigned round, struct rng *rng)
     step_create(A, volume, 512);
     step_commit(A, volume, KEEP_ALL, 1, 12);
     step_commit(A, volume, KEEP_ALL, 1 + (uint32_t)rng_below(rng, 8), 3);
+    step_commit_prepared(A, volume, 2, 3, false);
+    step_commit_prepared(A, volume, 5, 3, true);
     step_push(A, volume);
     step_clone(B, volume);
     step_read(B, volume);
