@@ -456,6 +456,36 @@ class CheckerTest(unittest.TestCase):
                  "base": self.a.remote, "from": self.a.mapped, "to": self.a.local + 1, "cut": 0, "pushes": 6}
         self.world.lines[-2:] = [begin, self.world.lines[-2], opened]
         self.expect("lost local commit", "push forgotten")
+    def end_of_a_pull(self, error):
+        """b's pull ends so, and is found done when b is opened again."""
+        self.a.commit({1: bytes_of("a", "more")})
+        self.a.push()
+        b, world = self.b, self.world
+        world.line(b, "info", "pull", b.invoke("pull"), **b.state(), error=error, message="")
+        b.local, b.remote = b.local + 1, world.volume.head
+        b.mapped, b.pages, b.count = b.local, dict(world.states[b.remote]), world.counts[b.remote]
+        b.open()
+        b.read()
+
+    def test_a_pull_in_which_the_store_failed_may_be_done(self):
+        self.end_of_a_pull("INTERNAL")
+        self.expect()
+
+    def test_a_pull_without_an_answer_is_not_done(self):
+        self.end_of_a_pull("UNAVAILABLE")
+        self.expect("local commit that nobody made")
+
+    def test_two_volumes_of_one_client_are_two_stories(self):
+        """What a process died in is held against that volume alone, whichever is opened first."""
+        self.fork()
+        a = self.a
+        a.commit({1: bytes_of("a", "in flight")}, dies=True)
+        a.run += 1
+        self.world.line(a, "ok", "open", a.invoke("open", vid=self.forked["vid"]), **self.forked, status="ok")
+        a.run -= 1  # the same process
+        a.open()
+        a.read()
+        self.expect()
 
     def test_a_fork(self):
         self.fork()

@@ -27,7 +27,7 @@ import traceback
 import cluster
 import history
 import wire
-from history.events import tell
+from history.events import lines_of, tell
 from history.hashes import digest
 
 WORKER = cluster.BUILD / "tests/sweep/sweep-worker"
@@ -43,7 +43,8 @@ METASTORE = cluster.BUILD / "metastore/graft-metastore"
 # Programs that do one thing and end. Where a process of theirs reaches a place once, the second and third hit are those of
 # the processes after it.
 ONE_SHOTS = ("backup", "restore")
-LSN, TOKEN, SEGMENTS = 2, 5, 11  # of a Commit (proto/graft.proto)
+NEWCOMER = "client-2"  # who clones what was restored
+LSN, SEGMENTS = 2, 11  # of a Commit (proto/graft.proto)
 SNAPSHOTS = 3  # of each volume are read through the pagestore at the end
 # A script with all that it takes and the programs in which it may be interrupted; the cheapest comes first.
 SCRIPTS = {"objects": ["sweep-worker"], "sync": ["sweep-worker", *DAEMONS], "large": ["sweep-worker", *DAEMONS],
@@ -116,15 +117,14 @@ class Lane:
         if run.program in DAEMONS:
             self.arm_daemon(run)
         if run.script == "restore":
-            self.restored(folder)
+            events = self.restored(folder)
         elif run.script == "history":
             events = self.history()
         else:
             events = self.missing(run, folder) if run.script == "missing" else self.work(run, folder)
         if run.program in DAEMONS:
             self.await_end(run)
-        if run.script != "restore":  # which looks itself: what came after the backup is gone, and shall be
-            self.check(events)
+        self.check(events)
         if not self.fired():
             raise Failure("it never fired")
 
@@ -249,40 +249,29 @@ class Lane:
     # ---- backups and restores
 
     def restored(self, folder):
-        """Three backups, each brought back; one of these stores takes the place of the one that was lost. Clients and the
-        pagestore had seen more of that one. What the program in question has no part in is done once."""
-        metastore, contents, vids, program = self.cluster.metastore, [], [], self.run_spec.program
+        """Three backups, each brought back; one of these stores takes the place of the one that was lost. A client and the
+        pagestore had seen more of that one. What the program in question has no part in is done once. Returned is what was
+        done before the backups, and by who comes at the end."""
+        metastore, program = self.cluster.metastore, self.run_spec.program
         backups = HITS if program in (None, "backup", "graft-metastore") else 1
         restores = HITS if program in (None, "restore") else 1
-        for number in range(HITS):
-            contents.append(os.urandom(2 * 4096))
-            vids.append(self.import_and_push(folder, contents[-1]))
-        caller = wire.Caller(metastore)
-        tokens = {vid: caller.commits(wire.gid_bytes(vid), 1)[0][TOKEN][0] for vid in vids}
-        lost = vids if program in (None, "graft-pagestore") else vids[:1]
+        vids = self.work(self.run_spec._replace(script="restore-backed"), folder).vids()
+        backed = len(list(lines_of(folder / "history.jsonl")))
         backup = self.first_disturbed(backups, lambda number: self.back_up(folder / f"backup-{number}"))
-        for vid in lost:
-            self.import_and_push(folder, os.urandom(3 * 4096), vid)
-            self.expect_pages(vid, self.head(caller, vid), wire.PAGE_STORED)
-        caller.close()
+        self.work(self.run_spec._replace(script="restore-lost"), folder)
         store = self.first_disturbed(restores, lambda number: self.restore(folder / f"backup-{backup}", folder / f"store-{number}"))
         metastore.stop()
         metastore.arguments[1] = f"rocksdb:{folder / f'store-{store}'}"
         metastore.start()
-        for vid, content in zip(vids, contents):
-            log = caller.commits(wire.gid_bytes(vid), 1)
-            if [commit[LSN][0] for commit in log] != [1, 2] or log[0][TOKEN][0] != tokens[vid] or SEGMENTS in log[1]:
-                raise Failure(f"{vid}: after the restore the log is {log}")
-            if vid not in lost:
-                continue
-            self.expect_pages(vid, self.head(caller, vid), wire.PAGE_STORED)
-            self.graft(folder / "after", "clone", vid)
-            if self.graft(folder / "after", "export", vid, "-") != content:
-                raise Failure(f"{vid}: other bytes than the backup had")
-        listed = {wire.decode(head)[1][0] for head in caller.post("list_volumes", {}).message[1]}
+        caller = wire.Caller(metastore)
+        for vid in vids:
+            log = caller.commits(vid, 1)
+            if [commit[LSN][0] for commit in log] != [1, 2] or SEGMENTS in log[1]:
+                raise Failure(f"{wire.gid_text(vid)}: after the restore the log is {log}")
         caller.close()
-        if listed != set(map(wire.gid_bytes, vids)):
-            raise Failure(f"{len(listed)} volumes are listed after the restore")
+        self.work(self.run_spec._replace(script="restore-served"), folder)
+        lines = list(lines_of(folder / "history.jsonl"))
+        return tell([*lines[:backed], *(line for line in lines[backed:] if line["c"] == NEWCOMER)])
 
     def first_disturbed(self, count, act):
         """Does something so often: the number of that in which the run's failpoint fired, or the last."""
@@ -293,22 +282,6 @@ class Lane:
             if chosen is None and self.fired():
                 chosen = number
         return count - 1 if chosen is None else chosen
-
-    def head(self, caller, vid):
-        return caller.head(wire.gid_bytes(vid))
-
-    def graft(self, data, *arguments):
-        result = subprocess.run([cluster.CLI, *arguments], env=self.cluster.environment(data), capture_output=True)
-        if result.returncode != 0:
-            raise Failure(f"graft {arguments}: {result.stderr.decode()}")
-        return result.stdout
-
-    def import_and_push(self, folder, content, vid=None):
-        path = folder / "content"
-        path.write_bytes(content)
-        vid = self.graft(folder / "client", "import", path, *([vid] if vid else [])).decode().strip() or vid
-        self.graft(folder / "client", "push", vid)
-        return vid
 
     def one_shot(self, victim, *arguments):
         """Runs such a program once: its exit code and what it said. The hit is counted over all of its processes."""

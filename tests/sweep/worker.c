@@ -5,10 +5,12 @@
 //     worker SCRIPT FOLDER METASTORE PAGESTORE SEED
 //
 // does the steps of a script and exits 0; killed anywhere and started again it goes on where it was, and ends the same way.
-// In the folder lie the clients' data directories, the ledger and the history. Each script passes each failpoint that it is for at least three times in each process that it concerns.
+// In the folder lie the clients' data directories, the ledger and the history. Each script passes each failpoint that it is
+// for at least three times in each process that it concerns.
 //
 //     sync     two clients and fresh copies: commits, pushes, pulls, conflicts, cuts, resets, deletions
 //     large    commits larger than a writer's memory, pulls of many pages, uploads with segments of their own
+//     restore-backed, restore-lost, restore-served: one after the other, around a backup and its restore
 //     missing  one push, whose segment the test takes away
 //     objects  both object stores by themselves, with what nobody else does yet: replacing, removing, aborting
 #include <stdio.h>
@@ -127,6 +129,26 @@ static void large_script(void)
     step_read(B, 1);
 }
 
+// In three processes: what a backup holds; what is lost with the store; who comes when the backup was brought back.
+static void restore_script(bool lost, bool served)
+{
+    for (unsigned volume = 0; volume < ROUNDS; volume++) {
+        step_create(A, volume, 4096);
+        step_commit(A, volume, KEEP_ALL, 1, 2);
+        step_push(A, volume);
+    }
+    for (unsigned volume = 0; lost && volume < ROUNDS; volume++) {
+        step_commit(A, volume, KEEP_ALL, 1, 3);
+        step_push(A, volume);
+        step_clone(B, volume);
+        step_read(B, volume);
+    }
+    for (unsigned volume = 0; served && volume < ROUNDS; volume++) {
+        step_clone(COPY, volume);
+        step_read(COPY, volume);
+    }
+}
+
 static void missing_script(void)
 {
     step_create(A, 0, 4096);
@@ -161,6 +183,9 @@ int main(int argc, char **argv)
         large_script();
     } else if (strcmp(argv[1], "missing") == 0) {
         missing_script();
+    } else if (strncmp(argv[1], "restore-", 8) == 0) {
+        bool served = strcmp(argv[1], "restore-served") == 0;
+        restore_script(served || strcmp(argv[1], "restore-lost") == 0, served);
     } else if (strcmp(argv[1], "objects") == 0) {
         objects_script(argv[2], &rng);
     } else {
