@@ -31,7 +31,9 @@ static void log_fault(const struct graft_error *error)
 void reply_error(struct http_request *request, const struct graft_error *error)
 {
     log_fault(error);
+    FAILPOINT("reply.error.before");
     http_respond_error(request, error, error->status == GRAFT_UNAVAILABLE ? RETRY_AFTER_S : 0);
+    FAILPOINT("reply.error.after");
 }
 
 void reply_refusal(struct http_request *request, const struct commit_answer *answer)

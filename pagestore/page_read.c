@@ -86,7 +86,9 @@ void page_read_unref(struct page_read *read)
 
 static void refuse(struct page_read *read, const struct graft_error *error)
 {
+    FAILPOINT("read.refusal.before");
     http_respond_error(read->request, error, error->status == GRAFT_UNAVAILABLE ? RETRY_AFTER_S : 0);
+    FAILPOINT("read.refusal.after");
 }
 
 // ---- planning ---------------------------------------------------------------------------------------------------------

@@ -231,7 +231,22 @@ class Lane:
         for path, away in ours.items():
             away.rename(path)
         self.expect_pages(vid, head, wire.PAGE_STORED)
+        for _ in range(HITS):
+            self.expect_refusal(vid, head)
         return events
+
+    def expect_refusal(self, vid, head):
+        """Of pages at an LSN that is not there yet."""
+        caller = wire.Caller(self.cluster.pagestore)
+
+        def read():
+            answer = caller.read_pages(wire.gid_bytes(vid), head[2] + 1, head[4], wire.page_set((1, 1)))
+            if not isinstance(answer, wire.Answer):
+                raise Failure(f"{vid}: there are pages at LSN {head[2] + 1}")
+            return (200, None) if answer.code == 404 else (answer.code, answer.text)
+
+        self.until_answered(caller, "read_pages", read)
+        caller.close()
 
     def expect_pages(self, vid, head, state):
         caller = wire.Caller(self.cluster.pagestore)
