@@ -311,10 +311,21 @@ static enum graft_status settle(struct graft *client, const char *name, struct g
     return status == GRAFT_OK ? status : error_context(err, status, "settling a prepared transaction");
 }
 
-static int is_vid(const struct dirent *entry)
+static bool is_vid(const char *name)
 {
     struct gid vid;
-    return gid_parse(entry->d_name, GID_VOLUME, &vid, NULL) == GRAFT_OK;
+    return gid_parse(name, GID_VOLUME, &vid, NULL) == GRAFT_OK;
+}
+
+// What was not written to its end was not prepared.
+static void remove_part(const struct graft *client, const char *name)
+{
+    char path[PATH_MAX];
+    size_t size = strlen(name), suffix = sizeof ".part" - 1;
+
+    if (size > suffix && strcmp(name + size - suffix, ".part") == 0 &&
+        path_of(client, name, "", path, NULL) == GRAFT_OK)
+        unlink(path);
 }
 
 enum graft_status prepare_settle_all(struct graft *client, struct graft_error *err)
@@ -325,11 +336,13 @@ enum graft_status prepare_settle_all(struct graft *client, struct graft_error *e
     enum graft_status status = path_of(client, "", "", folder, err);
     if (status != GRAFT_OK)
         return status;
-    int count = scandir(folder, &entries, is_vid, NULL); // a .part is written over by the next one
+    int count = scandir(folder, &entries, NULL, NULL);
     if (count < 0)
         return errno == ENOENT ? GRAFT_OK : error_from_errno(err, errno, "listing %s", folder);
     for (int i = 0; i < count; i++) {
-        if (status == GRAFT_OK)
+        if (!is_vid(entries[i]->d_name))
+            remove_part(client, entries[i]->d_name);
+        else if (status == GRAFT_OK)
             status = settle(client, entries[i]->d_name, err);
         free(entries[i]);
     }

@@ -101,18 +101,35 @@ static bool is_needed(const char *path)
     return needed;
 }
 
+static void marker_clean(const char *path)
+{
+    struct buffer content;
+
+    buffer_init(&content, PATH_MAX + MARKER_TAIL_SIZE);
+    if (files_read(path, &content, NULL) == GRAFT_OK && content.size > MARKER_TAIL_SIZE) {
+        content.data[content.size - MARKER_TAIL_SIZE] = '\0';
+        unlink(path);
+        if (!is_needed((const char *)content.data))
+            unlink((const char *)content.data);
+    }
+    buffer_release(&content);
+}
+
 void stage_clean(const char *folder)
 {
     char path[PATH_MAX];
     struct dirent *entry;
 
-    for (int pass = 0; pass < 2; pass++) { // markers, then what they named
+    // Markers, and what they name, wherever it is; then super-journals that lost theirs before.
+    for (int pass = 0; pass < 2; pass++) {
         DIR *listing = opendir(folder);
         while (listing && (entry = readdir(listing))) {
             size_t size = strlen(entry->d_name), suffix = sizeof "-journal" - 1;
             bool marker = size > suffix && strcmp(entry->d_name + size - suffix, "-journal") == 0;
             join_path(folder, entry->d_name, path);
-            if (pass == 0 ? marker : !marker && strstr(entry->d_name, "-mj") && !is_needed(path))
+            if (pass == 0 && marker)
+                marker_clean(path);
+            else if (pass == 1 && !marker && strstr(entry->d_name, "-mj") && !is_needed(path))
                 unlink(path);
         }
         if (listing)

@@ -380,6 +380,63 @@ class Replicas(sqlite_volume.SqliteTest):
         Settings.until(self, lambda: reader.execute("SELECT count(*) FROM t").fetchone() == (10,))
         self.check(db)
 
+    def test_after_a_reset_open_connections_see_the_other_schema(self):
+        vid = self.replicated()
+        remote = self.open(vid, data="b")
+        remote.execute("CREATE TABLE x(a, b)")
+        self.close(remote)
+        self.graft("push", vid, data="b")
+        # As many changes of the schema, so that the cookies are equal.
+        db, other = self.open(vid), self.open(vid)
+        db.execute("CREATE TABLE y(a, b)")
+        insert = "INSERT INTO y VALUES(1, 2)"
+        db.execute(insert)
+        cookies = [db.execute("PRAGMA schema_version").fetchone()[0]]
+        other.execute("SELECT graft_reset()").fetchall()
+        self.fails(db, insert, "no such table: y")
+        cookies.append(db.execute("PRAGMA schema_version").fetchone()[0])
+        self.assertGreater(cookies[1], cookies[0], "no cookie comes twice in a connection")
+        self.assertEqual(db.execute("SELECT count(*) FROM x").fetchone(), (0,))
+        db.execute("CREATE TABLE z(a)")
+        self.check(db)
+        self.close(db, other)
+        # What was added for the connection was taken off again.
+        fresh = self.open(vid)
+        self.assertEqual(fresh.execute("PRAGMA schema_version").fetchone()[0], cookies[0] + 1)
+        fresh.execute("SELECT graft_push()").fetchall()
+        self.close(fresh)
+        remote = self.open(vid, data="b")
+        remote.execute("SELECT graft_pull()").fetchall()
+        self.assertEqual(remote.execute("SELECT count(*) FROM z").fetchone(), (0,))
+        self.check(remote)
+
+    def test_a_pull_moves_open_connections_to_the_new_schema(self):
+        vid = self.replicated()
+        db, other = self.open(vid), self.open(vid)
+        self.assertEqual(db.execute("SELECT count(*) FROM t").fetchone(), (100,))
+        remote = self.open(vid, data="b")
+        remote.execute("ALTER TABLE t ADD COLUMN more DEFAULT 5")
+        self.close(remote)
+        self.graft("push", vid, data="b")
+        other.execute("SELECT graft_pull()").fetchall()
+        self.assertEqual(db.execute("SELECT * FROM t WHERE id = 1").fetchone()[2], 5)
+
+    def test_a_rejected_volume_is_read_only_until_it_is_reset(self):
+        vid = self.replicated()
+        remote = self.open(vid, data="b")
+        remote.execute("DELETE FROM t WHERE id = 1")
+        self.close(remote)
+        self.graft("push", vid, data="b")
+        db, other = self.open(vid), self.open(vid)
+        db.execute("DELETE FROM t WHERE id > 1")
+        self.fails(other, "SELECT graft_push()", "")
+        self.fails(db, "DELETE FROM t", "readonly")
+        self.assertEqual(db.execute("SELECT count(*) FROM t").fetchone(), (1,))
+        other.execute("SELECT graft_reset()").fetchall()
+        self.assertEqual(db.execute("SELECT count(*) FROM t").fetchone(), (99,))
+        db.execute("DELETE FROM t WHERE id = 2")
+        self.check(db)
+
     def test_a_missing_page_without_servers_is_an_error_and_nothing_worse(self):
         vid = self.replicated()
         self.close(self.open(vid, data="c"))
