@@ -8,7 +8,7 @@
 
 SQLITE_EXTENSION_INIT1
 
-#define VERSION_MIN 3031000 // sqlite3_database_file_object() is from there
+#define VERSION_MIN 3031000 // earlier ones are not tried
 
 #define EXPORTED __attribute__((visibility("default")))
 

@@ -319,7 +319,7 @@ int file_open(struct volume_file *file, struct shared *shared, char *path, bool 
     enum graft_status status = GRAFT_OK;
 
     *file = (struct volume_file){.shared = shared, .path = path, .read_only = read_only};
-    if (!paths_add(path)) {
+    if (!paths_add(path, shared->runtime)) {
         status = error_set(&why, GRAFT_INTERNAL, GRAFT_DETAIL_NO_MEMORY, "no memory for a path");
         shared_unref(shared);
         free(path);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "sqlite/include/graft_sqlite.h"
 #include "sqlite/functions.h"
+#include "sqlite/include/graft_sqlite.h"
 #include "sqlite/vfs.h"
 
 int graft_sqlite_register(int make_default)

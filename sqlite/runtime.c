@@ -23,6 +23,7 @@
 struct open_path {
     UT_hash_handle hh;
     unsigned count;
+    const char *folder; // of the runtime
     char path[];
 };
 
@@ -565,7 +566,7 @@ bool shared_slot_is_taken(struct shared *shared)
 
 // ---- paths --------------------------------------------------------------------------------------
 
-bool paths_add(const char *path)
+bool paths_add(const char *path, const struct runtime *runtime)
 {
     struct open_path *open;
     size_t size = strlen(path);
@@ -577,6 +578,7 @@ bool paths_add(const char *path)
         if (!open)
             return false;
         memcpy(open->path, path, size + 1);
+        open->folder = runtime->folder;
         HASH_ADD(hh, process.paths, path[0], size, open);
     }
     open->count++;
@@ -596,19 +598,33 @@ void paths_remove(const char *path)
     free(open);
 }
 
-bool paths_is_journal(const char *path)
+// The open volume of whose journal or write-ahead log this is the path.
+static struct open_path *find_journal_locked(const char *path)
 {
     static const char *const suffixes[] = {"-journal", "-wal"};
     size_t size = strlen(path);
 
+    mutex_assert_held(&process.lock);
     for (size_t i = 0; i < ARRAY_COUNT(suffixes); i++) {
         size_t suffix = strlen(suffixes[i]);
         if (size <= suffix || strcmp(path + size - suffix, suffixes[i]) != 0)
             continue;
         struct open_path *open;
-        LOCK_GUARD(&process.lock);
         HASH_FIND(hh, process.paths, path, size - suffix, open);
-        return open != NULL;
+        return open;
     }
-    return false;
+    return NULL;
+}
+
+bool paths_is_journal(const char *path)
+{
+    LOCK_GUARD(&process.lock);
+    return find_journal_locked(path) != NULL;
+}
+
+const char *paths_folder_of_journal(const char *path)
+{
+    LOCK_GUARD(&process.lock);
+    const struct open_path *open = find_journal_locked(path);
+    return open ? open->folder : NULL;
 }

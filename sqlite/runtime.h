@@ -108,9 +108,11 @@ bool shared_slot_is_taken(struct shared *shared);
 // ---- paths of open volumes
 
 // Counted, by path. False: no memory.
-bool paths_add(const char *path);
+bool paths_add(const char *path, const struct runtime *runtime);
 void paths_remove(const char *path);
 // Is it the journal or the write-ahead log of an open volume?
 bool paths_is_journal(const char *path);
+// The folder that it spills into, NULL if it is of no open volume. Lives as long as the volume is open.
+const char *paths_folder_of_journal(const char *path);
 
 #endif

@@ -206,13 +206,13 @@ static int vfs_open(sqlite3_vfs *vfs, const char *name, sqlite3_file *file, int 
     if (name && (flags & SQLITE_OPEN_MAIN_DB))
         return open_main(vfs, name, file, flags, ret_flags);
     if (name && (flags & (SQLITE_OPEN_MAIN_JOURNAL | SQLITE_OPEN_WAL))) {
-        struct volume_file *owner = file_of(sqlite3_database_file_object(name));
-        if (owner && (flags & SQLITE_OPEN_WAL))
+        const char *folder = paths_folder_of_journal(name);
+        if (folder && (flags & SQLITE_OPEN_WAL))
             return SQLITE_CANTOPEN;
-        if (owner) {
+        if (folder) {
             if (ret_flags)
                 *ret_flags = flags;
-            return journal_open(file, owner->shared->runtime->folder);
+            return journal_open(file, folder);
         }
     }
     return host_of(vfs)->xOpen(host_of(vfs), name, file, flags, ret_flags);

@@ -145,6 +145,23 @@ class Attach(sqlite_volume.SqliteTest):
                 self.close(db)
                 self.assertEqual([self.newest(name) for name in names], [2, 2])
 
+    def test_a_rollback_of_many_members(self):
+        names = [self.volume(), self.native(), self.native(), self.volume(), self.native(), self.volume()]
+        vid = names[-1].split("?")[0][5:]
+        obstacle = self.folder / "a" / "prepared" / f"{vid}.part"
+        obstacle.mkdir(parents=True)
+        db = self.connect(*names)
+        db.execute("BEGIN")
+        for schema in ["main"] + [f"d{i}" for i in range(len(names) - 1)]:
+            db.execute(f"INSERT INTO {schema}.t VALUES(1, zeroblob(50000))")
+        self.fails(db, "COMMIT", "disk I/O error")
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        obstacle.rmdir()
+        self.close(db)
+        self.assertEqual([self.newest(name) for name in names], [0] * 6)
+        self.assertEqual(self.left_over(), [])
+
     def kill_while_writing(self, names, rng):
         """What was acknowledged last when it was killed."""
         acknowledged = self.acknowledged
