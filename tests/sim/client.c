@@ -4,17 +4,17 @@
 // (SIGTERM), has made its steps, or is killed. Everything that it does is in the history (recorder.h).
 //
 //     sim-client --workload NAME --seed N --client NAME --log FILE --data DIR --metastore URL --pagestore URL
-//                (--create | --vid VID) [--reader] [--sync] [--normal] [--calm] [--settle | --script STEP,…] [--steps N]
+//                (--create | --vid VID) [--reader] [--sync] [--normal] [--reattach] [--calm] [--settle | --script STEP,…] [--steps N]
 //                [--think-us N] [--deadline-ms N]
 //
 // SIGUSR1, or --calm: from now on it changes nothing, but resets what is rejected, and notes ("calm") where it stands.
 //
-// --normal: durability normal.
+// --normal: durability normal. --reattach: a volume that met another history is not the end of it.
 //
 // --create makes the volume, commits and pushes its first state, and prints the VID. --reader never commits. --sync
 // leaves pushing and pulling to the library's background sync. --settle
 // takes no random steps: it pushes what is there (a rejected volume is reset), pulls and reads everything. --script takes
-// the steps named: commit, push, pull, reset, read, past, fork, delete, visit, at=VID (or at=last), write=PAGE and
+// the steps named: commit, push, pull, reset, read, past, fork, reattach, delete, visit, at=VID (or at=last), write=PAGE and
 // cut=PAGES (a local commit of just that).
 // Exit codes: 0 done, 1 failed, 2 usage, 3 not settled, 4 the volume is corrupt or the local store has failed.
 #include <errno.h>
@@ -56,7 +56,8 @@ void sim_note_failure(struct sim *sim, const struct graft_error *err)
 {
     sim->offline = err->status == GRAFT_UNAVAILABLE;
     sim->deleted |= err->detail == GRAFT_DETAIL_DELETED;
-    if (err->status == GRAFT_CORRUPT || (err->status == GRAFT_INTERNAL && store_has_failed(sim)))
+    if ((err->status == GRAFT_CORRUPT && !sim->reattach) ||
+        (err->status == GRAFT_INTERNAL && store_has_failed(sim)))
         sim->broken = true;
 }
 
@@ -179,6 +180,13 @@ static enum graft_status do_reset(struct sim *sim, struct graft_error *err)
 {
     uint64_t id = sim_invoke(sim, "reset");
     return sim_complete(sim, "reset", id, graft_reset(sim->volume, err), err);
+}
+
+static enum graft_status do_reattach(struct sim *sim, struct graft_error *err)
+{
+    uint64_t id = sim_invoke(sim, "reattach");
+    return sim_complete(sim, "reattach", id, graft_discard(sim->volume, GRAFT_DISCARD_REATTACH, NULL, err),
+                        err);
 }
 
 static enum graft_status do_sync_start(struct sim *sim, struct graft_error *err)
@@ -343,6 +351,8 @@ static void take_step(struct sim *sim)
     if (status == GRAFT_VOLUME_REJECTED && weights[STEP_FORK] > 0 && !sim->deleted &&
         rng_below(&sim->rng, 3) == 0)
         roam_fork(sim, &err);
+    if (status == GRAFT_VOLUME_CORRUPT && sim->reattach)
+        do_reattach(sim, &err);
     if ((status == GRAFT_VOLUME_REJECTED && !sim->deleted) ||
         (status == GRAFT_VOLUME_UNKNOWN && weights[STEP_RESET] > 0 && rng_below(&sim->rng, 3) == 0))
         do_reset(sim, &err);
@@ -391,8 +401,10 @@ static bool settle_one(struct sim *sim, struct graft_error *err)
     struct line line;
 
     for (unsigned tries = 0; tries < SETTLE_TRIES && !sim->broken && !atomic_load(&stopping); tries++) {
-        enum graft_status status =
-            volume_status(sim) == GRAFT_VOLUME_REJECTED ? do_reset(sim, err) : do_push(sim, err);
+        enum graft_volume_status now = volume_status(sim);
+        enum graft_status status = now == GRAFT_VOLUME_REJECTED                   ? do_reset(sim, err)
+                                   : now == GRAFT_VOLUME_CORRUPT && sim->reattach ? do_reattach(sim, err)
+                                                                                  : do_push(sim, err);
         if (status == GRAFT_OK)
             status = do_pull(sim, err);
         if (status == GRAFT_OK)
@@ -465,6 +477,8 @@ static enum exit_code follow_script(struct sim *sim)
             status = do_reset(sim, &err);
         else if (strcmp(word, "fork") == 0)
             status = roam_fork(sim, &err);
+        else if (strcmp(word, "reattach") == 0)
+            status = do_reattach(sim, &err);
         else if (strcmp(word, "delete") == 0)
             status = roam_delete(sim, &err);
         else if (strcmp(word, "visit") == 0)
@@ -542,6 +556,7 @@ static bool parse(struct sim *sim, int argc, char **argv)
         {"--create", .flag = &sim->create},
         {"--reader", .flag = &sim->reader},
         {"--sync", .flag = &sim->sync},
+        {"--reattach", .flag = &sim->reattach},
         {"--normal", .flag = &sim->normal},
         {"--calm", .flag = &sim->calm},
         {"--settle", .flag = &sim->settle},

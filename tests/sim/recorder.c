@@ -103,6 +103,7 @@ void line_add_state(struct line *line, struct graft_volume *volume)
 
     store_volume_state(volume->store, &state);
     line_add_vid(line, &state.vid);
+    line_add_hex(line, "chain", state.remote.chain.bytes, HASH_SIZE);
     line_add(line, ",\"local\":%llu,\"mapped\":%llu,\"remote\":%llu,\"count\":%u,\"status\":\"%s\"",
              (unsigned long long)state.local_lsn, (unsigned long long)state.mapped_lsn,
              (unsigned long long)state.remote.lsn, state.page_count, graft_volume_status_text(state.status));
@@ -230,6 +231,7 @@ enum graft_status __wrap_store_push_settle(struct store_volume *volume, const st
     line_add_vid(&line, &before.vid);
     line_add_hex(&line, "token", before.push.token.bytes, TOKEN_SIZE);
     line_add_hex(&line, "digest", before.push.digest.bytes, HASH_SIZE);
+    line_add_hex(&line, "chain", remote->chain.bytes, HASH_SIZE);
     line_add(&line, ",\"lsn\":%llu", (unsigned long long)remote->lsn);
     line_write(&line);
     pthread_mutex_lock(&recorder.lock);
@@ -297,6 +299,7 @@ static void note_taken_over(const char *op, struct store_volume *volume, uint64_
         return;
     line_begin(&line, "note", op, 0);
     line_add_vid(&line, &after.vid);
+    line_add_hex(&line, "chain", after.remote.chain.bytes, HASH_SIZE);
     line_add(&line, ",\"local\":%llu,\"remote\":%llu", (unsigned long long)after.mapped_lsn,
              (unsigned long long)after.remote.lsn);
     line_write(&line);

@@ -9,7 +9,7 @@ it injected (report.inject). To add one: decorate it, and name its module here.
 """
 import importlib
 
-MODULES = ["kills", "lies", "programs"]
+MODULES = ["kills", "lies", "programs", "restores"]
 SCENARIOS = {}
 
 

@@ -13,7 +13,7 @@ struct sim {
     const char *vid; // the volume that it was started with
     uint64_t seed, steps;
     unsigned think_us;
-    bool create, reader, sync, settle, calm, normal;
+    bool create, reader, sync, settle, calm, normal, reattach;
     struct graft_settings settings;
 
     struct graft *client;

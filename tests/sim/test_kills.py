@@ -7,6 +7,7 @@ import unittest
 
 import cluster
 from kills import VICTIMS, kill_cycles, stalls
+from restores import restores
 from workloads import NORMAL, WORKLOADS
 
 SEED = int(os.environ.get("GRAFT_SIM_SEED", random.getrandbits(32)))
@@ -39,6 +40,13 @@ class KillTest(unittest.TestCase):
                 report = self.run_cycles(name, CYCLES // 20)
                 if any(set(NORMAL) <= set(options) for options in WORKLOADS[name][1].values()):
                     self.assertGreater(report.figures["opens_with_normal"], CYCLES // 60, name)
+
+    def test_nobody_sees_a_mixture_when_the_metastore_is_restored(self):
+        report = restores(SEED)
+        print(f"# restores, GRAFT_SIM_SEED={SEED}: {report}", flush=True)
+        self.assertFalse(report.anomalies, f"GRAFT_SIM_SEED={SEED}: {report}")
+        self.assertGreaterEqual(report.figures["reattach_ok"], 3)
+        self.assertGreaterEqual(report.figures["commits_lost"], 4)
 
     def test_pushes_without_an_answer_land_at_most_once_and_never_after_a_reset(self):
         report = stalls(SEED)

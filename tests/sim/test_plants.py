@@ -18,7 +18,7 @@ import wire
 from history.hashes import chain
 from history.remote import page_set
 from intruder import Intruder
-from workloads import BROKEN, DONE, FAILED, NORMAL, OBJECTS, Client, Workload, stored_commits
+from workloads import BROKEN, DONE, FAILED, METASTORE, NORMAL, OBJECTS, Client, Workload, replace_by_older, stored_commits
 
 
 class PlantTest(unittest.TestCase):
@@ -41,7 +41,7 @@ class PlantTest(unittest.TestCase):
     def begin(self, name):
         """The volume is at LSN 1, and both clients know it."""
         self.workload = Workload(name, self.cluster, 7, tuple(intruder.url() for intruder in self.intruders))
-        self.a, self.b = self.workload.clients
+        self.a, self.b = self.workload.clients[:2]
         self.vid = wire.gid_bytes(self.workload.vid)
 
     def listen(self, body, forward):
@@ -295,6 +295,71 @@ class PlantTest(unittest.TestCase):
         answer = self.caller.post("delete_volume", {1: fork, 2: os.urandom(16)})
         self.assertEqual(answer.code, 200, answer.text)
         self.expect("volume lost")
+
+    # ---- restores
+
+    def restore(self):
+        """a pushes page 3 twice more after the backup."""
+        self.begin("restored")
+        self.script(self.a, "write=1,write=2,write=3,push,write=1,push")
+        backup = self.folder / "backup"
+        subprocess.run([METASTORE, "--backup", backup, "--store", f"rocksdb:{self.folder}/metastore", "--listen",
+                        self.cluster.metastore.addresses["listen"]], check=True, capture_output=True)
+        self.script(self.a, "write=3,push,write=3,push")
+        self.script(self.b, "pull,read")
+        self.earlier = [replace_by_older(self.cluster, backup, [self.vid])]
+        self.caller.close()
+
+    def expect_restored(self, name, *companions):
+        report = history.check(self.workload.events(), self.cluster, ("status corrupt", "corruption reported"),
+                               earlier=self.earlier)
+        self.assertLessEqual(report.names(), {name, *companions} - {None}, str(report))
+        if name:
+            self.assertIn(name, report.names(), str(report))
+
+    def test_restore_with_nothing_planted(self):
+        self.restore()
+        self.script(self.a, "pull", FAILED)
+        self.script(self.a, "reattach,read,write=2,push,read")
+        self.script(self.b, "reattach,read,past,pull,read")
+        self.expect_restored(None)
+
+    def test_pages_of_a_lost_history(self):
+        """Somebody still serves what was pushed before."""
+        pages = []
+
+        def remember(body, forward):
+            code, answer = forward()
+            pages.extend(frame for frame in wire.frames(answer) if 3 in frame)
+            return code, answer
+        self.pages["read_pages"] = remember
+        self.restore()
+        kept = {wire.decode(frame[3][0])[1][0]: frame for frame in pages}
+
+        def old_page(body, forward):
+            code, answer = forward()
+            spliced = b""
+            for frame in wire.frames(answer):
+                page = wire.decode(frame[3][0])[1][0] if 3 in frame else None
+                encoded = wire.encode(kept[3] if page == 3 else frame)
+                spliced += wire.varint(len(encoded)) + encoded
+            return code, spliced
+        self.assertIn(3, kept)
+        self.pages["read_pages"] = old_page
+        self.script(self.newcomer(), "read")
+        self.expect_restored("mixed history")
+
+    def test_head_of_a_lost_history(self):
+        answers = []
+
+        def remember(body, forward):
+            answers.append(forward())
+            return answers[-1]
+        self.meta["pull"] = remember
+        self.restore()
+        self.meta["pull"] = lambda body, forward: answers[-1]
+        self.script(self.b, "pull,read")
+        self.expect_restored("mixed history", "stale read")
 
     # ---- in what is kept
 

@@ -31,12 +31,13 @@ import wire
 from history.hashes import digest
 
 CLIENT = graft.BUILD / "tests" / "sim" / "sim-client"
+METASTORE = graft.BUILD / "metastore" / "graft-metastore"
 OBJECTS = graft.BUILD / "tests" / "sim" / "sim-objects"
 RECORD_HEAD, RECORD_TAIL = 16, 8  # around a record's message (docs/FORMATS.md)
 IN_MODIFY = 2
 SETTLED = b'"op":"settle"'
 # What each workload's clients write (tests/sim/workload.h), and how they are.
-READER, SYNCED, NORMAL = ("--reader",), ("--sync",), ("--normal",)
+READER, SYNCED, NORMAL, REATTACHING = ("--reader",), ("--sync",), ("--normal",), ("--reattach",)
 WORKLOADS = {
     "bank": ("bank", {"teller": (), "auditor": READER}),
     "register": ("register", {"writer": (), "reader": READER}),
@@ -46,7 +47,8 @@ WORKLOADS = {
     "synced": ("writers", {"left": SYNCED, "right": SYNCED + NORMAL}),
 }
 # Not in the suites of every workload.
-LARGE = {"bulk": ("bulk", {"writer": ()})}
+LARGE = {"bulk": ("bulk", {"writer": ()}),
+         "restored": ("writers", {"left": REATTACHING, "right": REATTACHING + NORMAL, "reader": READER + REATTACHING})}
 CONVERGE_SECONDS = 30
 CLIENT_KIND = 0x83
 TAIL = 16 << 10  # bytes at the end of a history, more than a calm client writes
@@ -78,11 +80,12 @@ class Simulation:
         self.workloads.append(Workload(name, self.cluster, self.seed, **options))
         return self.workloads[-1]
 
-    def check(self, allow=()):
+    def check(self, allow=(), earlier=()):
         """Settles the workloads and checks each; one report."""
         report = history.Report()
         for workload in self.workloads:
-            report.merge(history.check(workload.finish(), self.cluster, allow, records=self.records))
+            report.merge(history.check(workload.finish(), self.cluster, allow, records=self.records,
+                                       earlier=earlier))
         self.bad = bool(report.anomalies)
         return report
 
@@ -107,20 +110,43 @@ class Simulation:
 
 def stored_commits(cluster, vids):
     """{vid: the messages of its commits}, read from the store of the metastore, which is stopped meanwhile."""
-    found = {}
     cluster.metastore.stop()
     try:
-        for vid in vids:
-            dumped = subprocess.run([OBJECTS, f"rocksdb:{cluster.folder}/metastore", "dump",
-                                     f"volumes/{wire.gid_text(vid)}/commits/"], check=True, capture_output=True).stdout
-            found[vid], at = [], 0
-            while at < len(dumped):
-                size = int.from_bytes(dumped[at:at + 8], "little")
-                found[vid].append(dumped[at + 8 + RECORD_HEAD:at + 8 + size - RECORD_TAIL])
-                at += 8 + size
+        return dump_commits(cluster, vids)
     finally:
         cluster.metastore.start()
+
+
+def dump_commits(cluster, vids):
+    found = {}
+    for vid in vids:
+        dumped = subprocess.run([OBJECTS, f"rocksdb:{cluster.folder}/metastore", "dump",
+                                 f"volumes/{wire.gid_text(vid)}/commits/"], check=True, capture_output=True).stdout
+        found[vid], at = [], 0
+        while at < len(dumped):
+            size = int.from_bytes(dumped[at:at + 8], "little")
+            found[vid].append(dumped[at + 8 + RECORD_HEAD:at + 8 + size - RECORD_TAIL])
+            at += 8 + size
     return found
+
+
+def replace_by_older(cluster, backup, vids):
+    """The metastore's store gives way to what a backup brings back. (When the old one had
+    ended, the logs that were lost), as the checker takes them."""
+    caller = wire.Caller(cluster.metastore)
+    heads = {vid: caller.head(vid) for vid in vids}
+    caller.close()
+    cluster.metastore.stop()
+    until, lost = time.monotonic_ns(), {}
+    for vid, records in dump_commits(cluster, vids).items():
+        commits = [history.remote.Commit(wire.decode(record)) for record in records]
+        lost[vid] = history.remote.Volume(vid, max(commit.lsn for commit in commits), heads[vid][5], heads[vid][6] == 2)
+        lost[vid].commits = {commit.lsn: commit for commit in commits}
+    store = cluster.folder / "metastore"
+    shutil.rmtree(store)
+    subprocess.run([METASTORE, "restore", "--from", backup, "--store", f"rocksdb:{store}"], check=True, capture_output=True)
+    cluster.metastore.start()
+    return until, lost
 
 
 class Client:
@@ -139,7 +165,8 @@ class Client:
         metastore, pagestore = workload.urls(self)
         return [CLIENT, "--workload", workload.program, "--client", self.name, "--log", self.log, "--data", self.data,
                 "--seed", str(workload.random.getrandbits(63)), "--metastore", metastore, "--pagestore", pagestore,
-                "--deadline-ms", str(workload.deadline_ms), *(NORMAL if self.is_a(NORMAL) else ()), *more]
+                "--deadline-ms", str(workload.deadline_ms),
+                *(option for option in self.options if option in NORMAL + REATTACHING), *more]
 
     def run(self, *more):
         """To its end; its exit code and what it printed."""
@@ -159,7 +186,7 @@ class Client:
 
     def start(self, *more):
         arguments = ["--vid", self.workload.vid, *more]
-        arguments += [option for option in self.options if option not in NORMAL]
+        arguments += [option for option in self.options if option not in NORMAL + REATTACHING]
         if self.is_a(READER) or self.is_a(SYNCED):
             arguments += ["--think-us", str(READERS_THINK_US if self.is_a(READER) else SYNCED_THINK_US)]
         with open(self.errors, "ab") as errors:

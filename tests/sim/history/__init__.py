@@ -12,12 +12,13 @@ from history.report import Report
 __all__ = ["Report", "check", "judge", "load"]
 
 
-def check(events, cluster, allow=(), every_segment=True, snapshots=SNAPSHOTS, records=None):
+def check(events, cluster, allow=(), every_segment=True, snapshots=SNAPSHOTS, records=None,
+          earlier=()):
     """Judges `events` against the servers of `cluster`, which must be serving. `allow`: names of anomalies to leave out,
     for scenarios that make them (status corrupt after a restore). `snapshots`: how many of each volume are read whole
-    through the pagestore, the head among them. `records`: see remote.fetch()."""
+    through the pagestore, the head among them. `records`: see remote.fetch(); `earlier`: see judge.judge()."""
     report = Report(allow)
     volumes = fetch(cluster, events.vids(), report, records)
-    pages = judge(events, volumes, report)
+    pages = judge(events, volumes, report, earlier)
     examine(cluster, volumes, pages, report, every_segment, snapshots)
     return report

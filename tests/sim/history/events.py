@@ -49,10 +49,10 @@ class Commit:
 
 
 class Remote:
-    """A local LSN at which the replica took over a commit of the servers."""
+    """A local LSN at which the replica took over a commit of the servers. `chain`: which history that is of, if known."""
 
-    def __init__(self, lsn):
-        self.lsn = lsn
+    def __init__(self, line):
+        self.lsn, self.chain = line["remote"], line.get("chain")
 
 
 def roll_up(replica, first, last):
@@ -72,9 +72,9 @@ def roll_up(replica, first, last):
 # VID, the servers' LSN there, what it took along or None, whose it is, and whether it is known to be there
 Fork = collections.namedtuple("Fork", "origin base commit client made")
 Deletion = collections.namedtuple("Deletion", "invoked completed")
-Read = collections.namedtuple("Read", "replica time local remote count pages total opening ledger")
+Read = collections.namedtuple("Read", "replica time local remote count pages total opening ledger attached")
 Past = collections.namedtuple("Past", "replica time remote count pages")
-Pull = collections.namedtuple("Pull", "replica invoked completed remote")
+Pull = collections.namedtuple("Pull", "replica invoked completed remote chain")
 
 
 class Replica:
@@ -83,6 +83,7 @@ class Replica:
         self.opened = False
         self.syncing = False  # in the background
         self.local = self.mapped = self.remote = 0
+        self.reattached = 0   # the local LSN at which it took over another history last
         self.kept = 0         # the local LSN up to which everything was synced, whatever the durability
         self.made = {}        # local LSN: Commit or Remote
         self.token = None     # of the push under way
@@ -220,7 +221,7 @@ class Story:
 
     def note_pulled(self, replica, line):
         """A local LSN that says: as the servers' LSN so and so."""
-        replica.made[line["local"]] = Remote(line["remote"])
+        replica.made[line["local"]] = Remote(line)
         replica.local = max(replica.local, line["local"])
         replica.kept = max(replica.kept, line["local"])
         replica.remote = max(replica.remote, line["remote"])
@@ -228,6 +229,9 @@ class Story:
     def note_dropped(self, replica, line):
         self.note_pulled(replica, line)
         self.discard(replica, line["t"])
+        if self.current and self.current["op"] == "reattach":  # to another history, in which it may be less far
+            replica.remote = line["remote"]
+            replica.reattached = line["local"]
 
     def discard(self, replica, time):
         for token in (replica.token, replica.rejected):
@@ -282,7 +286,7 @@ class Story:
         if fork:
             self.history.forks[replica.vid] = fork._replace(made=True)
         if line["mapped"] > 0:
-            replica.made[line["mapped"]] = Remote(line["remote"])
+            replica.made[line["mapped"]] = Remote(line)
         if fork and fork.commit and line["local"] == line["mapped"] + 1:
             replica.made[line["local"]] = fork.commit
         elif fork and fork.commit:
@@ -291,7 +295,7 @@ class Story:
             self.history.add("local commit that nobody made", f"{replica.name} is new and is at local LSN {line['local']}")
         asked = self.asked.pop(line["vid"] if "vid" in invoked else None, invoked["t"])
         if not fork and line["remote"] > 0:
-            self.history.pulls.append(Pull(replica, asked, line["t"], line["remote"]))
+            self.history.pulls.append(Pull(replica, asked, line["t"], line["remote"], line.get("chain")))
 
     def follow_up(self, replica, token, left, line):
         """The push that was under way is none any more: what became of it was decided just before the process died."""
@@ -317,14 +321,17 @@ class Story:
             if left and left["op"] == "commit" and left["base"] == lsn - 1 and not (lsn == mapped and not replica.token):
                 replica.made[lsn] = Commit(left)
             elif lsn == mapped and (left or replica.syncing):
-                replica.made[lsn] = Remote(line["remote"])
+                replica.made[lsn] = Remote(line)
                 if left and left["op"] == "reset":
                     self.discard(replica, line["t"])
             else:
                 self.history.add("local commit that nobody made",
                                  f"{replica.name} was at local LSN {was} and is at {local}{died}")
-                replica.made[lsn] = Remote(line["remote"])
-        if line["remote"] < replica.remote:
+                replica.made[lsn] = Remote(line)
+        if left and left["op"] == "reattach" and mapped > was:
+            self.discard(replica, line["t"])
+            replica.reattached = mapped
+        elif line["remote"] < replica.remote:
             self.history.add("mapping went back",
                              f"{replica.name} was based on LSN {replica.remote} and is on {line['remote']}")
         replica.local = replica.kept = local
@@ -379,9 +386,9 @@ class Story:
     def end_pull(self, replica, invoked, line):
         self.note_status(replica, line)
         if line["e"] == "ok":
-            self.history.pulls.append(Pull(replica, invoked["t"], line["t"], line["remote"]))
+            self.history.pulls.append(Pull(replica, invoked["t"], line["t"], line["remote"], line.get("chain")))
 
-    end_reset = end_pull
+    end_reset = end_reattach = end_pull
 
     def contents(self, replica, line):
         if line["broken"]:
@@ -392,7 +399,7 @@ class Story:
         if line["e"] == "ok":
             self.history.reads.append(Read(replica, invoked["t"], line["local"], line["remote"], line["count"],
                                            self.contents(replica, line), line.get("total"), line.get("opening"),
-                                           line.get("ledger", ())))
+                                           line.get("ledger", ()), replica.reattached))
 
     def end_past(self, replica, invoked, line):
         if line["e"] == "ok":

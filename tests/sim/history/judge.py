@@ -14,35 +14,65 @@ from history.pages import WILD, Pages
 SEARCH_MAX = 2000  # earlier snapshots that a wrong read is compared with
 
 
-def judge(history, volumes, report):
-    """{vid: Pages} of the servers."""
+def judge(history, volumes, report, earlier=()):
+    """{vid: Pages} of the servers. `earlier`: where the metastore was replaced by an older copy of itself, the logs that were
+    lost by that: [(when the one before the copy had ended, {vid: Volume}), …]. Everything has to be of one of these histories, and
+    what is asked of a copy has to be of its own."""
     report.count(**history.figures)
     for name, text in history.anomalies:
         report.add(name, text)
     replayed = {}
     for vid in volumes:
-        replay_with_origins(history, vid, volumes, replayed, report)
+        replay_with_origins(history, vid, volumes, replayed, earlier, report)
+    lost = Lost(history, volumes, replayed, earlier, report)
     strays = [content for token in history.tokens.values() for content in stray_contents(token, volumes)]
-    judge_reads(history, volumes, replayed, set(strays), report)
+    judge_reads(history, volumes, replayed, lost, set(strays), report)
     return replayed
 
 
-def replay_with_origins(history, vid, volumes, replayed, report):
+class Lost:
+    """The histories that were lost when older copies took their places, beside the one that the servers have."""
+
+    def __init__(self, history, volumes, replayed, earlier, report):
+        self.logs = {vid: [] for vid in volumes}  # (until when, Volume, Pages), oldest first
+        for until, lost in earlier:
+            for vid, volume in lost.items():
+                tokens = {token.token: token for token in history.tokens.values() if token.vid == vid}
+                pages = replay(volume, tokens, {}, report)
+                self.logs[vid].append((until, volume, pages))
+        self.now = {vid: (volumes[vid], replayed[vid]) for vid in volumes}
+
+    def locate(self, vid, lsn, chain):
+        """The Pages of the history that has this commit, the servers' own if it does; None: there is none."""
+        for volume, pages in [self.now[vid], *((volume, pages) for _, volume, pages in reversed(self.logs[vid]))]:
+            if lsn == 0 or chain is None or (lsn in volume.commits and volume.commits[lsn].chain.hex() == chain):
+                return pages
+        return None
+
+    def others(self, vid, pages):
+        return [found for found in [self.now[vid][1], *(lost for _, _, lost in self.logs[vid])] if found is not pages]
+
+
+def replay_with_origins(history, vid, volumes, replayed, earlier, report):
     """A fork needs what it was made from."""
     volume, fork = volumes[vid], history.forks.get(vid)
     if vid in replayed:
         return
     if fork and fork.base > 0 and fork.origin in volumes:
-        replay_with_origins(history, fork.origin, volumes, replayed, report)
+        replay_with_origins(history, fork.origin, volumes, replayed, earlier, report)
     tokens = {token.token: token for token in history.tokens.values() if token.vid == vid}
     copies = {}
     if judge_end(volume, history, tokens, report):
         copies = judge_copies(volume, fork, volumes, replayed, report)
         judge_log(volume, tokens, copies, report)
-        judge_tokens(volume, tokens, report)
+        lost = [log[vid] for _, log in earlier if vid in log]
+        judge_tokens(volume, tokens, report, lost)
+        for log in lost:
+            judge_log(log, tokens, {}, report, lost=True)
     replayed[vid] = replay(volume, tokens, copies, report)
     if not volume.unknown:
-        judge_pulls(volume, [pull for pull in history.pulls if pull.replica.vid == vid], tokens, report)
+        judge_pulls(volume, [pull for pull in history.pulls if pull.replica.vid == vid], tokens, report,
+                    [(until, log[vid]) for until, log in earlier if vid in log])
 
 
 # ---- the ends of a volume: deleted, forked
@@ -123,8 +153,8 @@ def stray_contents(token, volumes):
     return (carried(token) or {}).values()
 
 
-def judge_log(volume, tokens, copies, report):
-    """The log by itself, and what each entry says of its token."""
+def judge_log(volume, tokens, copies, report, lost=False):
+    """The log by itself, and what each entry says of its token; in a log that was `lost`, it may be given up later."""
     before, seen = NO_CHAIN, {}
     for lsn in range(1, volume.head + 1):
         commit = volume.commits.get(lsn)
@@ -144,13 +174,15 @@ def judge_log(volume, tokens, copies, report):
         seen[commit.token] = lsn
         token = tokens.get(commit.token)
         if token:
-            judge_entry(name, volume, commit, token, report)
+            judge_entry(name, volume, commit, token, report, lost)
         elif lsn not in copies and not commit.deleted and not (commit.cid in (b"", bytes(16)) and not commit.references):
             report.add("token that nobody sent", f"{name} has the token {commit.token.hex()[:12]}")
 
 
-def judge_entry(name, volume, commit, token, report):
-    if token.discarded:
+def judge_entry(name, volume, commit, token, report, lost):
+    if lost:
+        pass
+    elif token.discarded:
         report.add("discarded commit came back", f"{name} is {token.name}, which was given up and reset")
     elif token.rejected:
         report.add("rejected commit landed", f"{name} is {token.name}, which was rejected")
@@ -171,11 +203,12 @@ def judge_entry(name, volume, commit, token, report):
         report.add("wrong content", f"{name} is {token.name}, and names other pages than it carried")
 
 
-def judge_tokens(volume, tokens, report):
+def judge_tokens(volume, tokens, report, lost):
     """Each acknowledgement, and their order in real time."""
     landed = {commit.token: lsn for lsn, commit in sorted(volume.commits.items(), reverse=True)}
+    had = {commit.token for log in lost for commit in log.commits.values()}
     for token in tokens.values():
-        if token.settled and token.token not in landed:
+        if token.settled and token.token not in landed and token.token not in had:
             report.add("lost acknowledgement",
                        f"{token.name} was acknowledged as LSN {token.settled[1]} of {volume.name}, whose head is "
                        f"{volume.head}, and is not in its log")
@@ -191,9 +224,19 @@ def judge_tokens(volume, tokens, report):
             earliest, later = token.settled[0], token
 
 
-def judge_pulls(volume, pulls, tokens, report):
-    """What was acknowledged before a pull began is there when it is done."""
-    acknowledged = sorted(token.settled for token in tokens.values() if token.settled)
+def judge_pulls(volume, pulls, tokens, report, lost):
+    """What was acknowledged before a pull began is there when it is done. One that got a commit which only a lost history
+    has must have asked before that was lost, and is held against that."""
+    since = 0
+    for until, log in [*lost, (None, volume)]:
+        judge_pulls_of(log, [pull for pull in pulls if pull.invoked >= since and (until is None or pull.completed < until)],
+                       tokens, report, bool(lost))
+        since = until or since
+
+
+def judge_pulls_of(volume, pulls, tokens, report, one_of_many):
+    landed = {commit.token for commit in volume.commits.values()}
+    acknowledged = sorted(token.settled for token in tokens.values() if token.settled and token.token in landed)
     times, highest = [time for time, _ in acknowledged], []
     for _, lsn in acknowledged:
         highest.append(max(lsn, highest[-1] if highest else 0))
@@ -202,6 +245,10 @@ def judge_pulls(volume, pulls, tokens, report):
         if before and pull.remote < highest[before - 1]:
             report.add("stale read", f"{pull.replica.name} pulled LSN {pull.remote} when LSN {highest[before - 1]} "
                        "had been acknowledged")
+        commit = volume.commits.get(pull.remote)
+        if one_of_many and pull.chain and pull.remote and (not commit or commit.chain.hex() != pull.chain):
+            report.add("mixed history", f"{pull.replica.name} is at LSN {pull.remote} of another history than the servers "
+                       "had when it asked")
 
 
 def replay(volume, tokens, copies, report):
@@ -223,12 +270,15 @@ def replay(volume, tokens, copies, report):
 
 # ---- reads
 
-def local_pages(replica, servers, report):
+def local_pages(replica, lost, report):
     """A replica's pages at each local LSN."""
     pages = Pages()
     for lsn, made in sorted(replica.made.items()):
         if isinstance(made, Remote):
-            pages.become(lsn, servers, made.lsn)
+            servers = lost.locate(replica.vid, made.lsn, made.chain)
+            if not servers:
+                report.add("mixed history", f"{replica.name}, local LSN {lsn}: nobody's history has its LSN {made.lsn}")
+            pages.become(lsn, servers or lost.now[replica.vid][1], made.lsn)
         else:
             if pages.head() != lsn - 1:
                 report.add("local commit that nobody made", f"{replica.name}: what lies below local LSN {lsn}?")
@@ -236,26 +286,31 @@ def local_pages(replica, servers, report):
     return pages
 
 
-def judge_reads(history, volumes, replayed, strays, report):
-    local = {replica: local_pages(replica, replayed[replica.vid], report) for replica in history.every_replica()
+def judge_reads(history, volumes, replayed, lost, strays, report):
+    local = {replica: local_pages(replica, lost, report) for replica in history.every_replica()
              if not volumes[replica.vid].unknown}
-    newest = {}  # replica: the last read's (local LSN, remote LSN)
+    newest = {}  # replica: the last read's (local LSN, remote LSN), or another if it took over another history since
     for read in history.reads:
         replica = read.replica
         if replica not in local:
             continue
-        before = newest.get(replica, (0, 0))
-        if read.local < before[0] or read.remote < before[1]:
+        before, attached = newest.get(replica, ((0, 0), 0))
+        if read.local < before[0] or (read.remote < before[1] and read.attached == attached):
             report.add("non-monotonic read", f"{replica.name} read local LSN {read.local}, remote {read.remote} after "
                        f"local {before[0]}, remote {before[1]}")
-        newest[replica] = read.local, read.remote
+        newest[replica] = (read.local, read.remote), read.attached
         name = f"{replica.name}, local LSN {read.local}"
         views = (local[replica], read.local), (replayed[replica.vid], read.remote)
-        compare(name, read, views, volumes[replica.vid], strays, report)
+        compare(name, read, views, volumes[replica.vid], strays, report, lost.others(replica.vid, replayed[replica.vid]))
         judge_bank(name, read, volumes[replica.vid], report)
     for past in history.pasts:
         volume = volumes[past.replica.vid]
         if volume.unknown:
+            continue
+        histories = [replayed[volume.vid], *(pages for until, _, pages in lost.logs[volume.vid] if past.time < until)]
+        whole = [pages for pages in histories if past.count == pages.count(past.remote) and
+                 all(matches(got, pages.at(page, past.remote), volume) for page, got in past.pages)]
+        if whole and past.remote <= max(pages.head() for pages in whole):
             continue
         if past.remote > volume.head:
             report.add("lost acknowledgement", f"{past.replica.name} read LSN {past.remote} of {volume.name}, whose head "
@@ -273,15 +328,16 @@ def matches(got, want, volume):
     return want == WILD or got == want
 
 
-def compare(name, read, views, volume, strays, report):
-    """`views`: (Pages, LSN) where the read was made, and where else its pages may have come from."""
+def compare(name, read, views, volume, strays, report, others=()):
+    """`views`: (Pages, LSN) where the read was made, and where else its pages may have come from. `others`: histories that
+    were lost."""
     pages, lsn = views[0]
     if read.count != pages.count(lsn):
         report.add("wrong length", f"{name}: {read.count} pages, and not {pages.count(lsn)}")
     wrong = [(page, got) for page, got in read.pages if not matches(got, pages.at(page, lsn), volume)]
     if wrong:
         which = ", ".join(str(page) for page, _ in wrong[:5])
-        report.add(classify(read, wrong, views, volume, strays), f"{name}: {len(wrong)} pages, such as {which}")
+        report.add(classify(read, wrong, views, volume, strays, others), f"{name}: {len(wrong)} pages, such as {which}")
 
 
 def versions(pages, page):
@@ -294,8 +350,11 @@ def was_cut_off(pages, lsn, page, got):
                for version, content in versions(pages, page))
 
 
-def classify(read, wrong, views, volume, strays):
+def classify(read, wrong, views, volume, strays, others):
     """How a read is wrong."""
+    if any(got == content and not any(got == known for view, _ in views for _, known in versions(view, page))
+           for pages in others for page, got in wrong for _, content in versions(pages, page)):
+        return "mixed history"
     if any(all(was_cut_off(pages, lsn, page, got) for page, got in wrong) for pages, lsn in views):
         return "resurrected page"
     if any(got in strays for _, got in wrong):
