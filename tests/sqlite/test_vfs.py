@@ -243,6 +243,10 @@ class Connections(sqlite_volume.SqliteTest):
                                 env=self.cluster.environment("a"), capture_output=True, timeout=60)
         self.assertEqual(result.returncode, 1)
         self.assertIn(str(os.getpid()), result.stderr.decode())
+        script = f".log stderr\n.load {sqlite_volume.EXTENSION}\n.open {self.uri(self.vid(one))}\nSELECT 1 FROM t;\n"
+        result = subprocess.run(["sqlite3"], input=script, capture_output=True, text=True, timeout=60)
+        self.assertIn("database is locked", result.stderr)
+        self.assertIn(f"process {os.getpid()}", result.stderr)
 
     def test_a_child_of_fork_gets_errors_and_harms_nothing(self):
         one, _ = self.pair()
