@@ -28,6 +28,7 @@ struct cli_settings {
     bool progress;
     const char *durability;
     uint64_t deadline_ms;
+    uint64_t cache_limit;
     // of single commands
     uint64_t page_size;
     bool variable;
@@ -35,6 +36,7 @@ struct cli_settings {
     bool reattach;
     bool watch;
     bool pad;
+    bool local;
     uint64_t lsn;
     uint64_t limit;
 };

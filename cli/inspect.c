@@ -30,7 +30,23 @@ static void print_status(const struct graft_volume_info *info)
            info->fetch.requests, info->fetch.bytes);
 }
 
-static json_t *status_json(const struct graft_volume_info *info)
+// Of the whole data directory.
+static void print_cache(const struct graft_cache_info *cache)
+{
+    printf("cache: %" PRIu64 " bytes on the disk, %" PRIu64 " of them pages", cache->size, cache->live);
+    if (cache->limit > 0)
+        printf("; limit %" PRIu64 ", %" PRIu64 " pages evicted", cache->limit, cache->evicted_pages);
+    printf("\n");
+}
+
+static json_t *cache_json(const struct graft_cache_info *cache)
+{
+    return json_pack("{s:I, s:I, s:I, s:I, s:I}", "limit", (json_int_t)cache->limit, "size",
+                     (json_int_t)cache->size, "live", (json_int_t)cache->live, "evicted_pages",
+                     (json_int_t)cache->evicted_pages, "evicted_bytes", (json_int_t)cache->evicted_bytes);
+}
+
+static json_t *status_json(const struct graft_volume_info *info, const struct graft_cache_info *cache)
 {
     json_t *object = json_pack(
         "{s:s, s:I, s:s, s:I, s:I, s:I, s:I, s:I, s:s, s:I, s:I, s:{s:I, s:I, s:I}}", "vid", info->vid,
@@ -41,6 +57,7 @@ static json_t *status_json(const struct graft_volume_info *info)
         "pages_available", (json_int_t)info->pages_available, "pages_pending",
         (json_int_t)info->pages_pending, "fetch", "requests", (json_int_t)info->fetch.requests, "pages",
         (json_int_t)info->fetch.pages, "bytes", (json_int_t)info->fetch.bytes);
+    json_object_set_new(object, "cache", cache_json(cache));
     if (info->status != GRAFT_VOLUME_OK) {
         json_object_set_new(object, "status_message", json_string(info->status_error.message));
         json_object_set_new(object, "status_advice", json_string(graft_volume_status_advice(info->status)));
@@ -52,13 +69,16 @@ static enum graft_status add_status(struct status_list *list, const char *vid)
 {
     _cleanup_(graft_volume_close_p) struct graft_volume *volume = NULL;
     struct graft_volume_info info;
+    struct graft_cache_info cache;
     enum graft_status status = cli_volume(list->cli, vid, &volume, &list->err);
     if (status == GRAFT_OK)
         status = graft_volume_info(volume, &info, &list->err);
+    if (status == GRAFT_OK)
+        status = graft_cache_info(list->cli->client, &cache, &list->err);
     if (status != GRAFT_OK)
         return status;
     if (list->cli->settings.json)
-        cli_list_add(&list->list, status_json(&info));
+        cli_list_add(&list->list, status_json(&info, &cache));
     else
         print_status(&info);
     return GRAFT_OK;
@@ -81,6 +101,11 @@ static enum exit_code run_status(struct cli *cli, char **arguments, int argument
         if (status == GRAFT_OK)
             status = list.err.status;
     }
+    struct graft_cache_info cache;
+    if (status == GRAFT_OK)
+        status = graft_cache_info(cli->client, &cache, &list.err);
+    if (status == GRAFT_OK && !cli->settings.json)
+        print_cache(&cache);
     return status == GRAFT_OK ? cli_list_end(&list.list) : cli_list_fail(&list.list, &list.err);
 }
 
@@ -89,8 +114,8 @@ const struct cli_command command_status = {
     .arguments = "[VID]",
     .summary = "what the data directory holds and what is to be pushed",
     .about =
-        "Tells of one local replica, or of all: its pages, commits, status and what was fetched. With --json, always "
-        "an array.",
+        "Tells of one local replica, or of all: its pages, commits, status and what was fetched; and what "
+        "fetched pages occupy on the disk, of all volumes. With --json, always an array.",
     .argument_max = 1,
     .run = run_status,
 };
@@ -206,12 +231,83 @@ static void visit_progress(void *context, uint64_t done, uint64_t total)
     progress_show(&check->progress, done);
 }
 
+static json_t *text_or_null(const char *text)
+{
+    return text ? json_string(text) : json_null();
+}
+
+static void visit_local_damage(void *context, const struct graft_local_damage *damage)
+{
+    struct check *check = context;
+    if (!check->damaged) {
+        progress_end(&check->progress);
+        printf("%s\n", damage->why->message);
+        return;
+    }
+    json_array_append_new(check->damaged,
+                          json_pack("{s:o, s:I, s:I, s:o, s:I, s:b, s:s}", "vid", text_or_null(damage->vid),
+                                    "pageidx", (json_int_t)damage->pageidx, "local_lsn",
+                                    (json_int_t)damage->local_lsn, "file", text_or_null(damage->file),
+                                    "offset", (json_int_t)damage->offset, "fetchable", damage->fetchable,
+                                    "message", damage->why->message));
+}
+
+static enum exit_code answer_local_check(struct cli *cli, struct check *check,
+                                         const struct graft_local_counts *counts)
+{
+    json_t *answer = NULL;
+    if (cli->settings.json)
+        answer = json_pack("{s:I, s:I, s:I, s:I, s:{s:I, s:I, s:I, s:I, s:I, s:I}, s:o}", "volumes",
+                           (json_int_t)counts->volumes, "pages_checked", (json_int_t)counts->pages,
+                           "fetched_checked", (json_int_t)counts->fetched, "unnamed",
+                           (json_int_t)counts->unnamed, "bytes", "size", (json_int_t)counts->size, "live",
+                           (json_int_t)counts->live, "dead", (json_int_t)counts->dead, "headers",
+                           (json_int_t)counts->headers, "unused", (json_int_t)counts->unused, "free",
+                           (json_int_t)counts->free, "damaged", check->damaged);
+    return cli_answer(cli, answer,
+                      "%" PRIu64 " volumes: %" PRIu64 " pages of local commits and %" PRIu64
+                      " fetched ones read and verified%s\n"
+                      "page files: %s, of these %s live, %s dead, %s headers, %s unused, %s free",
+                      counts->volumes, counts->pages, counts->fetched,
+                      counts->damaged == 0 ? ", all sound" : ", with damage",
+                      cli_format_size(counts->size).text, cli_format_size(counts->live).text,
+                      cli_format_size(counts->dead).text, cli_format_size(counts->headers).text,
+                      cli_format_size(counts->unused).text, cli_format_size(counts->free).text);
+}
+
+static enum exit_code check_local(struct cli *cli)
+{
+    struct check check = {.damaged = NULL};
+    struct graft_error err;
+    struct graft_local_counts counts;
+    if (cli_client(cli, &err) != GRAFT_OK)
+        return cli_fail(cli, &err);
+    check.damaged = cli->settings.json ? json_array() : NULL;
+    progress_begin(&check.progress, cli, "checking", 0, true);
+    enum graft_status status =
+        graft_local_check(cli->client, visit_local_damage, visit_progress, &check, &counts, &err);
+    progress_end(&check.progress);
+    if (status != GRAFT_OK && status != GRAFT_CORRUPT) {
+        json_decref(check.damaged);
+        return cli_fail(cli, &err);
+    }
+    enum exit_code code = answer_local_check(cli, &check, &counts);
+    return status == GRAFT_OK ? code : EXIT_FAILED;
+}
+
 static enum exit_code run_check(struct cli *cli, char **arguments, int argument_count)
 {
     _cleanup_(graft_volume_close_p) struct graft_volume *volume = NULL;
     struct check check = {.damaged = NULL};
     struct graft_error err;
     uint64_t checked = 0;
+    if (cli->settings.local && argument_count == 0 && cli->settings.lsn == 0)
+        return check_local(cli);
+    if (cli->settings.local || argument_count == 0) {
+        cli_fail_with(cli, GRAFT_INVALID, GRAFT_DETAIL_BAD_ARGUMENT,
+                      "check wants a VID, or --local and neither VID nor --lsn");
+        return EXIT_USAGE;
+    }
     if (cli_client(cli, &err) != GRAFT_OK ||
         graft_volume_clone(cli->client, arguments[0], &volume, &err) != GRAFT_OK)
         return cli_fail(cli, &err);
@@ -236,16 +332,23 @@ static enum exit_code run_check(struct cli *cli, char **arguments, int argument_
 static const struct option_spec check_specs[] = {
     {"lsn", OPTION_NUMBER, offsetof(struct cli_settings, lsn), .metavar = "N",
      .help = "the servers' commit N instead of their head", .min = 1},
+    {"local", OPTION_FLAG, offsetof(struct cli_settings, local),
+     .help =
+         "this data directory instead: page files against index, both ways, and every byte accounted for"},
 };
 
 const struct cli_command command_check = {
     .name = "check",
-    .arguments = "VID",
-    .summary = "read and verify every page of the servers' head",
-    .about = "Reads every page past every cache of this client, verifies it and names each damaged one.",
+    .arguments = "VID | --local",
+    .summary = "read and verify every page of the servers' head, or of this data directory",
+    .about =
+        "Reads every page past every cache of this client, verifies it and names each damaged one. With --local "
+        "reads what lies in the data directory and needs no server: each page of each volume is verified, each "
+        "damaged one named with its file and offset, and every byte of the page files accounted for. Exits 1 if "
+        "there is damage.",
     .specs = check_specs,
     .spec_count = ARRAY_COUNT(check_specs),
-    .argument_min = 1,
+    .argument_min = 0,
     .argument_max = 1,
     .run = run_check,
 };

@@ -116,6 +116,7 @@ enum graft_status cli_client(struct cli *cli, struct graft_error *err)
         .metastore = cli->settings.metastore,
         .pagestore = cli->settings.pagestore,
         .deadline_ms = (uint32_t)cli->settings.deadline_ms,
+        .cache_limit = cli->settings.cache_limit,
     };
     return graft_open(&settings, &cli->client, err);
 }

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Reading every page of a snapshot of the servers past every cache of this client, to see whether it is what
-// was written.
+// was written; and what lies in the data directory.
 #include <stdlib.h>
 
 #include "client/client.h"
 #include "client/patience.h"
+#include "client/store_check.h"
 #include "common/base/check.h"
 #include "common/base/limits.h"
 
@@ -202,5 +203,28 @@ enum graft_status graft_remote_check(struct graft_volume *volume, uint64_t remot
         return error_set(
             err, GRAFT_CORRUPT, GRAFT_DETAIL_NONE, "volume %s: %llu of %u pages are damaged at LSN %llu",
             vid.text, (unsigned long long)call.damaged_count, head.page_count, (unsigned long long)head.lsn);
+    return GRAFT_OK;
+}
+
+enum graft_status graft_local_check(struct graft *client,
+                                    void (*damaged)(void *context, const struct graft_local_damage *damage),
+                                    void (*progress)(void *context, uint64_t done, uint64_t total),
+                                    void *context, struct graft_local_counts *ret_counts,
+                                    struct graft_error *err)
+{
+    const struct store_check_sink sink = {damaged, progress, context};
+    struct graft_local_counts counts;
+
+    REQUIRE(client);
+    enum graft_status status = store_check_fork(client->store, err);
+    if (status == GRAFT_OK)
+        status = store_check(client->store, &sink, &counts, err);
+    if (status != GRAFT_OK)
+        return status;
+    if (ret_counts)
+        *ret_counts = counts;
+    if (counts.damaged > 0)
+        return error_set(err, GRAFT_CORRUPT, GRAFT_DETAIL_NONE,
+                         "the data directory is damaged in %llu places", (unsigned long long)counts.damaged);
     return GRAFT_OK;
 }

@@ -76,6 +76,7 @@ enum graft_status graft_open(const struct graft_settings *settings, struct graft
     }
     struct store_settings store_settings = {.directory = settings->data,
                                             .memory_size = settings->memory_size,
+                                            .cache_limit = settings->cache_limit,
                                             .durability = settings->durability};
     enum graft_status status = store_open(&store_settings, &client->store, err);
     if (status != GRAFT_OK)
@@ -158,6 +159,34 @@ enum graft_status graft_volume_delete(struct graft *client, const char *vid_text
     if (status != GRAFT_OK)
         return status;
     return store_volume_delete(client->store, &vid, err);
+}
+
+enum graft_status graft_cache_limit_set(struct graft *client, uint64_t limit, struct graft_error *err)
+{
+    REQUIRE(client);
+    enum graft_status status = store_check_fork(client->store, err);
+    return status == GRAFT_OK ? store_cache_limit_set(client->store, limit, err) : status;
+}
+
+enum graft_status graft_cache_info(struct graft *client, struct graft_cache_info *ret_info,
+                                   struct graft_error *err)
+{
+    struct store_cache_usage usage;
+
+    REQUIRE(client);
+    REQUIRE(ret_info);
+    enum graft_status status = store_check_fork(client->store, err);
+    if (status != GRAFT_OK)
+        return status;
+    store_cache_usage(client->store, &usage);
+    *ret_info = (struct graft_cache_info){
+        .limit = usage.limit,
+        .size = usage.size,
+        .live = usage.live,
+        .evicted_pages = usage.evicted_pages,
+        .evicted_bytes = usage.evicted_size,
+    };
+    return GRAFT_OK;
 }
 
 struct list_call {

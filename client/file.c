@@ -14,6 +14,8 @@
 #include "client/client.h"
 #include "common/base/check.h"
 
+#define READ_PAGES_AT_ONCE 64u
+
 struct graft_file {
     struct graft_volume *volume;
     struct graft_snapshot *snapshot; // what is read while nothing is written
@@ -100,6 +102,31 @@ static uint32_t pageidx_of(const struct graft_file *file, uint64_t offset)
     return (uint32_t)(offset / page_size_of(file)) + 1;
 }
 
+static enum graft_status bad_page(const struct graft_file *file, uint32_t pageidx, size_t size,
+                                  struct graft_error *err)
+{
+    return error_set(err, GRAFT_INVALID, GRAFT_DETAIL_NONE,
+                     "page %u of volume %s has %zu bytes though it is not the last: its pages are no file",
+                     pageidx, gid_format(&file->volume->source.vid).text, size);
+}
+
+// Whole pages, from the snapshot, right to where they are wanted.
+static enum graft_status read_pages(struct graft_file *file, uint32_t first, uint32_t count, uint8_t *to,
+                                    struct graft_error *err)
+{
+    struct graft_page_read reads[READ_PAGES_AT_ONCE];
+    uint32_t page_size = page_size_of(file);
+
+    for (uint32_t i = 0; i < count; i++)
+        reads[i] = (struct graft_page_read){.pageidx = first + i, .to = to + (size_t)i * page_size};
+    enum graft_status status = graft_snapshot_read_many(file->snapshot, reads, count, err);
+    for (uint32_t i = 0; i < count && status == GRAFT_OK; i++) {
+        if (reads[i].size < page_size)
+            status = bad_page(file, reads[i].pageidx, reads[i].size, err);
+    }
+    return status;
+}
+
 enum graft_status graft_file_read(struct graft_file *file, uint64_t offset, void *to, size_t size,
                                   size_t *ret_size, struct graft_error *err)
 {
@@ -115,16 +142,22 @@ enum graft_status graft_file_read(struct graft_file *file, uint64_t offset, void
         size_t within = at % page_size_of(file);
         size_t count = MIN(size - done, page_size_of(file) - within);
         bool whole = within == 0 && count == page_size_of(file);
+        uint32_t pages = (uint32_t)MIN((size - done) / page_size_of(file), (size_t)READ_PAGES_AT_ONCE);
+        if (whole && pages > 1 && !file->writer) {
+            enum graft_status status =
+                read_pages(file, pageidx_of(file, at), pages, (uint8_t *)to + done, err);
+            if (status != GRAFT_OK)
+                return status;
+            done += (size_t)pages * page_size_of(file);
+            continue;
+        }
         uint8_t *page = whole ? (uint8_t *)to + done : file->page;
         size_t page_size;
         enum graft_status status = page_read(file, pageidx_of(file, at), page, &page_size, err);
         if (status != GRAFT_OK)
             return status;
         if (page_size < within + count)
-            return error_set(
-                err, GRAFT_INVALID, GRAFT_DETAIL_NONE,
-                "page %u of volume %s has %zu bytes though it is not the last: its pages are no file",
-                pageidx_of(file, at), gid_format(&file->volume->source.vid).text, page_size);
+            return bad_page(file, pageidx_of(file, at), page_size, err);
         if (!whole)
             memcpy((uint8_t *)to + done, page + within, count);
         done += count;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Pages are read from the store and encoded while the HTTP client asks for the next bytes, so that one page
-// is in memory at a time. A call is ended after PUSH_REQUEST_SIZE_MAX; one that fails is made again from its
+// Pages are read from the store and encoded while the HTTP client asks for the next bytes, so that READ_SIZE of them
+// are in memory at a time. A call is ended after PUSH_REQUEST_SIZE_MAX; one that fails is made again from its
 // first page. What the digest has seen it does not see again.
 //
 //     Begin │ header page │ header page │ … │ End        the body of one call: `piece` is the part being
@@ -15,6 +15,8 @@
 #include "common/base/failpoint.h"
 #include "common/base/limits.h"
 
+#define READ_SIZE (256 * KIB) // of pages, read at once
+
 struct upload {
     struct graft_volume *volume;
     struct store_pin *pin;
@@ -22,7 +24,9 @@ struct upload {
     struct page_codec *codec;
     struct commit_digest *digest;
     uint32_t digested; // last page that the digest has
-    uint8_t *page;     // page_size bytes
+    uint8_t *bytes;    // READ_SIZE
+    struct store_read *reads;
+    size_t read_count, read_next; // pages read ahead
 
     // What was uploaded: the answers own the references.
     Graft__WritePagesResponse **answers;
@@ -51,7 +55,8 @@ static void upload_release(struct upload *upload)
     commit_digest_free(upload->digest);
     page_codec_free(upload->codec);
     store_pin_release(upload->pin);
-    free(upload->page);
+    free(upload->bytes);
+    free(upload->reads);
 }
 
 static enum graft_status upload_init(struct upload *upload, struct graft_volume *volume,
@@ -70,8 +75,9 @@ static enum graft_status upload_init(struct upload *upload, struct graft_volume 
     upload->codec = page_codec_new();
     upload->digest =
         commit_digest_new(vid, push->base.lsn, push->page_count, push->cut, pageset_count(upload->pages));
-    upload->page = malloc(volume->source.page_size);
-    if (!upload->codec || !upload->digest || !upload->page)
+    upload->bytes = malloc(READ_SIZE);
+    upload->reads = calloc(READ_SIZE / volume->source.page_size, sizeof *upload->reads);
+    if (!upload->codec || !upload->digest || !upload->bytes || !upload->reads)
         return error_set(err, GRAFT_INTERNAL, GRAFT_DETAIL_NO_MEMORY, "no memory to push volume %s",
                          gid_format(vid).text);
     upload->cursor = pageset_cursor(upload->pages);
@@ -80,22 +86,48 @@ static enum graft_status upload_init(struct upload *upload, struct graft_volume 
 
 // ---- the body of one call -----------------------------------------------------------------------
 
+// The page, which the cursor just passed, read with those that follow it. *ret_read borrows from the upload until the next
+// call.
+static enum graft_status read_ahead(struct upload *upload, uint32_t pageidx,
+                                    const struct store_read **ret_read, struct graft_error *err)
+{
+    uint32_t page_size = upload->volume->source.page_size;
+    struct pageset_cursor ahead = upload->cursor;
+
+    // A call that is made again begins elsewhere.
+    if (upload->read_next == upload->read_count || upload->reads[upload->read_next].pageidx != pageidx) {
+        size_t count = 0;
+        upload->read_count = upload->read_next = 0;
+        do {
+            upload->reads[count] =
+                (struct store_read){.pageidx = pageidx, .to = upload->bytes + count * page_size};
+        } while (++count < READ_SIZE / page_size && pageset_next(&ahead, &pageidx));
+        enum graft_status status = store_read_many(upload->pin, upload->reads, count, err);
+        if (status != GRAFT_OK)
+            return status;
+        upload->read_count = count;
+    }
+    *ret_read = &upload->reads[upload->read_next++];
+    return GRAFT_OK;
+}
+
 // Reads the page and makes it the next two pieces.
 static enum graft_status stage_page(struct upload *upload, uint32_t pageidx, struct graft_error *err)
 {
     const struct fetch_source *source = &upload->volume->source;
-    struct store_page page;
+    const struct store_read *read;
     struct bytes data;
 
-    enum graft_status status = store_read(upload->pin, pageidx, upload->page, source->page_size, &page, err);
+    enum graft_status status = read_ahead(upload, pageidx, &read, err);
     if (status != GRAFT_OK)
         return error_context(err, status, "reading page %u to push it", pageidx);
     // What was written here and not pushed is here; an empty page can only be one of size 0.
+    struct store_page page = read->page;
     if (page.state == STORE_PAGE_PENDING || (page.state == STORE_PAGE_EMPTY && !source->variable))
         return error_set(err, GRAFT_CORRUPT, GRAFT_DETAIL_NONE,
                          "page %u of volume %s was written here, but the local store does not have it",
                          pageidx, gid_format(&source->vid).text);
-    struct bytes plain = {upload->page, page.state == STORE_PAGE_AVAILABLE ? page.size : 0};
+    struct bytes plain = {read->to, page.state == STORE_PAGE_AVAILABLE ? page.size : 0};
     struct page_header header = {.pageidx = pageidx,
                                  .state = PAGE_STATE_STORED,
                                  .page_class = PAGE_CLASS_UNKNOWN,

@@ -3,7 +3,7 @@
 // The options that every program with a client has: one table of them, for settings structs that have fields of these
 // names.
 //
-//     const char *data, *metastore, *pagestore, *durability; uint64_t deadline_ms;
+//     const char *data, *metastore, *pagestore, *durability; uint64_t deadline_ms, cache_limit;
 #ifndef CLIENT_SETTINGS_H
 #define CLIENT_SETTINGS_H
 
@@ -40,6 +40,16 @@
          .help = "the longest that one request to a server may take",                                          \
          .min = 1,                                                                                             \
          .max = 24 * 3600 * 1000},                                                                             \
+        {"cache-limit",                                                                                        \
+         OPTION_SIZE,                                                                                          \
+         offsetof(settings_type, cache_limit),                                                                 \
+         .metavar = "SIZE",                                                                                    \
+         .env = "GRAFT_CACHE_LIMIT",                                                                           \
+         .fallback = "0",                                                                                      \
+         .help =                                                                                               \
+             "what fetched pages may occupy on the disk, at least 8M; the least lately read ones go; 0: no limit",\
+         .min = 0,                                                                                             \
+         .max = 1ull << 50},                                                                                   \
     {                                                                                                          \
         "durability", OPTION_STRING, offsetof(settings_type, durability),                                      \
             .metavar = "LEVEL", .env = "GRAFT_DURABILITY", .fallback = "full",                                 \

@@ -177,6 +177,115 @@ enum graft_status graft_snapshot_read(struct graft_snapshot *snapshot, uint32_t 
     return GRAFT_OK;
 }
 
+// ---- reading many at once -----------------------------------------------------------------------
+
+#define READ_CHUNK_PAGES 256u
+
+static enum graft_status fetch_pending(struct graft_volume *volume, struct store_pin *pin,
+                                       const struct store_read *here, size_t count, struct graft_error *err)
+{
+    _cleanup_(pageset_free_p) struct pageset *pages = pageset_new();
+    _cleanup_(fetch_job_free_p) struct fetch_job *job = NULL;
+
+    for (size_t i = 0; i < count; i++) {
+        if (here[i].page.state == STORE_PAGE_PENDING)
+            pageset_add(pages, here[i].pageidx);
+    }
+    if (pageset_count(pages) < 2) // one is asked for by its reader
+        return GRAFT_OK;
+    enum graft_status status = fetch_job_new(volume->client->fetcher, &volume->source, pin, &job, err);
+    if (status != GRAFT_OK)
+        return status;
+    fetch_job_add(job, pages);
+    status = fetch_job_wait(job, err);
+    return status == GRAFT_OK ? GRAFT_OK
+                              : error_context(err, status, "fetching pages of volume %s",
+                                              gid_format(&volume->source.vid).text);
+}
+
+static enum graft_status read_chunk(struct graft_volume *volume, struct store_pin *pin,
+                                    struct graft_page_read *reads, size_t count, struct graft_error *err)
+{
+    struct store_read here[READ_CHUNK_PAGES];
+
+    for (size_t i = 0; i < count; i++)
+        here[i] = (struct store_read){.pageidx = reads[i].pageidx, .to = reads[i].to};
+    enum graft_status status = store_read_many(pin, here, count, err);
+    if (status == GRAFT_OK)
+        status = fetch_pending(volume, pin, here, count, err);
+    for (size_t i = 0; i < count && status == GRAFT_OK; i++) {
+        const struct store_page *page = &here[i].page;
+        if (page->state == STORE_PAGE_AVAILABLE)
+            reads[i].size = page->size;
+        else if (page->state == STORE_PAGE_EMPTY)
+            reads[i].size = volume_fill_empty(volume, page->pageidx, store_pin_page_count(pin), reads[i].to);
+        else
+            status = snapshot_read_pin(volume, pin, reads[i].pageidx, reads[i].to, volume->source.page_size,
+                                       &reads[i].size, err);
+    }
+    return status;
+}
+
+static enum graft_status prefetch_job(struct graft_snapshot *snapshot, struct fetch_job **ret_job,
+                                      struct graft_error *err)
+{
+    struct graft_volume *volume = snapshot->volume;
+
+    LOCK_GUARD(&snapshot->lock);
+    if (!snapshot->prefetch) {
+        struct fetch_source *source = snapshot->pin ? &volume->source : remote_view_source(snapshot->view);
+        enum graft_status status =
+            fetch_job_new(volume->client->fetcher, source, snapshot->pin, &snapshot->prefetch, err);
+        if (status != GRAFT_OK)
+            return status;
+    }
+    *ret_job = snapshot->prefetch;
+    return GRAFT_OK;
+}
+
+// Of a remote snapshot: asks for them together; those that do not fit are asked for one by one.
+static void read_ahead(struct graft_snapshot *snapshot, const struct graft_page_read *reads, size_t count)
+{
+    _cleanup_(pageset_free_p) struct pageset *pages = pageset_new();
+    struct fetch_job *job;
+
+    for (size_t i = 0; i < MIN(count, remote_view_ahead_pages(snapshot->view)); i++) {
+        if (reads[i].pageidx <= graft_snapshot_page_count(snapshot))
+            pageset_add(pages, reads[i].pageidx);
+    }
+    if (pageset_count(pages) > 1 && prefetch_job(snapshot, &job, NULL) == GRAFT_OK)
+        fetch_job_add(job, pages);
+}
+
+enum graft_status graft_snapshot_read_many(struct graft_snapshot *snapshot, struct graft_page_read *reads,
+                                           size_t count, struct graft_error *err)
+{
+    REQUIRE(snapshot);
+    if (count > 0)
+        REQUIRE(reads);
+    struct graft_volume *volume = snapshot->volume;
+    uint32_t page_size = volume->source.page_size;
+    enum graft_status status = store_check_fork(volume->client->store, err);
+    for (size_t i = 0; i < count && status == GRAFT_OK; i++) {
+        REQUIRE(reads[i].to);
+        status = volume_check_page(volume, reads[i].pageidx, page_size, err);
+    }
+    // No more at once than a small cache keeps until it was read.
+    size_t chunk = MIN(FETCH_BATCH_SIZE / page_size, READ_CHUNK_PAGES);
+    for (size_t i = 0; i < count && status == GRAFT_OK; i += chunk) {
+        size_t end = MIN(i + chunk, count);
+        if (snapshot->pin) {
+            status = read_chunk(volume, snapshot->pin, reads + i, end - i, err);
+            continue;
+        }
+        read_ahead(snapshot, reads + i, end - i);
+        for (size_t j = i; j < end && status == GRAFT_OK; j++)
+            status =
+                graft_snapshot_read(snapshot, reads[j].pageidx, reads[j].to, page_size, &reads[j].size, err);
+    }
+    return status;
+}
+
 // ---- many pages ---------------------------------------------------------------------------------
 
 // The pages of the ranges that the snapshot has, at most `pages_max`.
@@ -198,23 +307,6 @@ static enum graft_status ranges_take(const struct graft_snapshot *snapshot,
         pageset_add_run(pages, ranges[i].first, (uint32_t)MIN(end - ranges[i].first, left));
     }
     *ret_pages = TAKE(pages);
-    return GRAFT_OK;
-}
-
-static enum graft_status prefetch_job(struct graft_snapshot *snapshot, struct fetch_job **ret_job,
-                                      struct graft_error *err)
-{
-    struct graft_volume *volume = snapshot->volume;
-
-    LOCK_GUARD(&snapshot->lock);
-    if (!snapshot->prefetch) {
-        struct fetch_source *source = snapshot->pin ? &volume->source : remote_view_source(snapshot->view);
-        enum graft_status status =
-            fetch_job_new(volume->client->fetcher, source, snapshot->pin, &snapshot->prefetch, err);
-        if (status != GRAFT_OK)
-            return status;
-    }
-    *ret_job = snapshot->prefetch;
     return GRAFT_OK;
 }
 

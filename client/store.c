@@ -4,10 +4,11 @@
 //
 //     DIR/lock     locked while a process has the directory; holds its pid
 //     DIR/client   the format and this client's CID
-//     DIR/local    RocksDB: everything that must not be lost
-//     DIR/fetched  RocksDB: pages that can be fetched again. A database of its own, because one log would
-//     make the next
-//                  synced commit pay for their bytes.
+//     DIR/pages    page files: the bytes of local commits, and the log of these commits
+//     DIR/local    RocksDB: the index of those, and everything else that must not be lost
+//     DIR/fetched  RocksDB: what can be fetched again. A database of its own, because one log would make the next synced
+//                  commit pay for it.
+//     DIR/cache    the bytes of that (page_cache.h)
 #include "client/store.h"
 
 #include <errno.h>
@@ -17,6 +18,7 @@
 #include <unistd.h>
 
 #include "client/store_internal.h"
+#include "client/store_space.h"
 #include "common/base/check.h"
 #include "common/base/clock.h"
 #include "common/base/failpoint.h"
@@ -25,7 +27,7 @@
 #define PATH_SIZE_MAX 4096u
 // Each has its index blocks in memory, about 1/100 of its bytes; a process often has no more than 1,024 in
 // all.
-#define LOCAL_OPEN_FILES_MAX 320u
+#define LOCAL_OPEN_FILES_MAX 192u
 #define FETCHED_OPEN_FILES_MAX 192u
 
 static char *join_path(const char *directory, const char *name)
@@ -53,7 +55,7 @@ enum graft_status store_check_usable(struct store *store, struct graft_error *er
 }
 
 // After a failed sync nobody knows what the disk has; only opening the directory anew finds out.
-static void fail(struct store *store, const struct graft_error *why)
+void store_fail(struct store *store, const struct graft_error *why)
 {
     LOCK_GUARD(&store->lock);
     if (store->failed)
@@ -62,6 +64,8 @@ static void fail(struct store *store, const struct graft_error *why)
     atomic_store_explicit(&store->failed, true, memory_order_release);
 }
 
+// A full disk passes: the database takes nothing until there is room, and then goes on. What else fails does not, least of
+// all a sync.
 enum graft_status store_write(struct store *store, struct rocks *rocks, bool synced,
                               rocksdb_writebatch_t *batch, struct graft_error *err)
 {
@@ -71,27 +75,31 @@ enum graft_status store_write(struct store *store, struct rocks *rocks, bool syn
     struct graft_error failure;
     status = synced ? FAILPOINT_ERROR("store.sync.before", &failure)
                     : FAILPOINT_ERROR("store.write.before", &failure);
-    if (status == GRAFT_OK)
+    if (status == GRAFT_OK && rocks == store->local)
+        status = store_write_local(store, synced, batch, &failure);
+    else if (status == GRAFT_OK)
         status = rocks_write(rocks->db, synced ? rocks->write_synced : rocks->write, batch, &failure);
     FAILPOINT("store.write.after");
     if (status == GRAFT_OK)
         return GRAFT_OK;
+    bool passes = failure.detail == GRAFT_DETAIL_NO_SPACE && !strstr(failure.message, "sync");
     if (failure.detail == GRAFT_DETAIL_NO_SPACE)
         error_set(&failure, GRAFT_INTERNAL, GRAFT_DETAIL_NO_SPACE,
-                  "the disk of the data directory %s is full; make room and open it again", store->directory);
+                  "the disk of the data directory %s is full; make room%s", store->directory,
+                  passes ? "" : " and open it again");
     else
         error_context(&failure, failure.status, "writing to the local store");
     failure.status = GRAFT_INTERNAL;
     if (failure.detail != GRAFT_DETAIL_NO_SPACE)
         failure.detail = GRAFT_DETAIL_IO;
-    fail(store, &failure);
+    if (!passes)
+        store_fail(store, &failure);
     return error_copy(err, &failure);
 }
 
 enum graft_status store_take_room(struct store *store, size_t size, struct graft_error *err)
 {
-    // Twice: in the log, and soon in a table, before the log is removed.
-    return disk_reserve_take(&store->reserve, 2 * size, err);
+    return disk_reserve_take(&store->reserve, size, err);
 }
 
 enum graft_status store_get(struct rocks *rocks, unsigned family, const struct store_key *key,
@@ -147,20 +155,21 @@ static enum graft_status open_databases(struct store *store, uint64_t memory_siz
     static const struct rocks_family local_families[FAMILY_COUNT] = {
         [FAMILY_VOLUMES] = {.name = "volumes", .compression = ROCKS_LZ4},
         [FAMILY_INDEX] = {.name = "index", .compression = ROCKS_LZ4},
-        [FAMILY_PAGES] = {.name = "pages", .compression = ROCKS_RAW, .point_reads = true},
+        [FAMILY_EXTENTS] = {.name = "extents", .compression = ROCKS_LZ4, .sums = true},
         [FAMILY_COMMITS] = {.name = "commits", .compression = ROCKS_LZ4},
         [FAMILY_SUPERSEDED] = {.name = "superseded", .compression = ROCKS_LZ4},
         [FAMILY_CUTS] = {.name = "cuts", .compression = ROCKS_LZ4},
     };
     static const struct rocks_family fetched_families[FETCHED_COUNT] = {
-        [FETCHED_PAGES] = {.name = "fetched", .compression = ROCKS_RAW, .point_reads = true},
         [FETCHED_ARRIVED] = {.name = "arrived", .compression = ROCKS_LZ4, .point_reads = true},
+        [FETCHED_EXTENTS] = {.name = "extents", .compression = ROCKS_RAW, .sums = true},
         [FETCHED_TALLIES] = {.name = "tallies", .compression = ROCKS_RAW},
     };
     struct rocks_settings settings = {
         .block_cache_size = memory_size * 3 / 8,
-        .write_buffer_size = memory_size / 4,
+        .write_buffer_size = memory_size / 8, // and as much of the disk, in logs
         .max_open_files = LOCAL_OPEN_FILES_MAX,
+        .holds_log = !store->sync_commits,
     };
     _cleanup_(free_path) char *local_path = join_path(store->directory, "local");
     _cleanup_(free_path) char *fetched_path = join_path(store->directory, "fetched");
@@ -168,8 +177,10 @@ static enum graft_status open_databases(struct store *store, uint64_t memory_siz
         rocks_open(local_path, &settings, local_families, FAMILY_COUNT, &store->local, err);
     if (status != GRAFT_OK)
         return status;
+    store->unflushed_max = settings.write_buffer_size / 4;
+    settings.holds_log = false;
     settings.cache_of = store->local;
-    settings.write_buffer_size = memory_size / 8;
+    settings.write_buffer_size = memory_size / 16;
     settings.max_open_files = FETCHED_OPEN_FILES_MAX;
     return rocks_open(fetched_path, &settings, fetched_families, FETCHED_COUNT, &store->fetched, err);
 }
@@ -200,26 +211,45 @@ static enum graft_status drop_all_staged(struct store *store, struct graft_error
     for (rocksdb_iter_seek_to_first(scan->iterator); rocksdb_iter_valid(scan->iterator);
          rocksdb_iter_next(scan->iterator)) {
         uint64_t number;
-        struct bytes value = rocks_iter_value(scan->iterator);
-        if (!store_key_parse_staging(rocks_iter_key(scan->iterator), &number) || value.size != 8)
+        struct store_staging note;
+        if (!store_key_parse_staging(rocks_iter_key(scan->iterator), &number) ||
+            !store_staging_decode(rocks_iter_value(scan->iterator), &note))
             return error_set(err, GRAFT_CORRUPT, GRAFT_DETAIL_BAD_MESSAGE,
                              "the local store's note of an unfinished commit is damaged");
-        enum graft_status status = store_drop_staged(store, number, get_le64(value.data), err);
+        enum graft_status status = store_drop_staged(store, number, note.lsn, err);
         if (status != GRAFT_OK)
             return status;
     }
     return rocks_iter_status(scan->iterator, "looking for unfinished commits", err);
 }
 
+static enum graft_status open_log(struct store *store, struct graft_error *err)
+{
+    enum graft_status status = store_log_open(store, err);
+    if (status == GRAFT_OK)
+        status = store_log_start(store, err);
+    if (status == GRAFT_OK)
+        status = drop_all_staged(store, err);
+    if (status == GRAFT_OK)
+        status = store_finish_deletions(store, err);
+    return status;
+}
+
 static void free_store(struct store *store)
 {
     if (!store)
         return;
+    page_cache_close(store->cache);
+    store_log_close(store);
     rocks_close(store->fetched);
     rocks_close(store->local);
     store_hints_free(store->hints);
     mutex_release(&store->lock);
+    pthread_rwlock_destroy(&store->sync_point_lock);
+    mutex_release(&store->places_lock);
     mutex_release(&store->table_lock);
+    mutex_release(&store->fetched_lock);
+    mutex_release(&store->evict_lock);
     if (store->lock_fd >= 0)
         close(store->lock_fd);
     disk_reserve_release(&store->reserve);
@@ -247,7 +277,11 @@ enum graft_status store_open(const struct store_settings *settings, struct store
         settings->writer_memory_size ? settings->writer_memory_size : STORE_WRITER_MEMORY_MAX;
     store->batch_entries = settings->batch_entries ? settings->batch_entries : STORE_BATCH_ENTRIES;
     store->sync_commits = settings->durability == GRAFT_DURABILITY_FULL;
+    mutex_init(&store->evict_lock, RANK_EVICT);
     mutex_init(&store->table_lock, RANK_VOLUME);
+    mutex_init(&store->fetched_lock, RANK_FETCHED);
+    mutex_init(&store->places_lock, RANK_PLACES);
+    pthread_rwlock_init(&store->sync_point_lock, NULL);
     mutex_init(&store->lock, RANK_STORE);
     store->directory = strdup(settings->directory);
     // An opening writes out what the databases' logs hold, which is as much as they may keep in memory: without room for it
@@ -270,7 +304,11 @@ enum graft_status store_open(const struct store_settings *settings, struct store
     if (status == GRAFT_OK)
         status = load_next_number(store, err);
     if (status == GRAFT_OK)
-        status = drop_all_staged(store, err);
+        status = open_log(store, err);
+    if (status == GRAFT_OK)
+        status = store_fetched_open(store, settings->cache_limit, err);
+    if (status == GRAFT_OK)
+        status = store_space_new(store, &store->space, err);
     if (status != GRAFT_OK)
         return error_context(err, status, "opening the data directory %s", settings->directory);
     FAILPOINT("store.open.after");
@@ -284,6 +322,8 @@ void store_close(struct store *store)
     if (!store || getpid() != store->pid)
         return;
     CHECK(store->volumes == NULL);
+    store_space_free(TAKE(store->space));
+    store_log_stop(store);
     free_store(store);
 }
 

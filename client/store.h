@@ -20,15 +20,16 @@
 //
 // Threads. All calls may come from any thread, on any handle; but a writer and an arrivals object belong to
 // one thread at a time. Calls that write take the volume's commit lock (RANK_VOLUME), and hold it across the
-// store's own disk write; all others take at most RANK_STORE, shortly. So a caller holds no lock of rank
+// store's own disk write; all others take higher ranks only, shortly. (A read that meets a damaged page writes.) So a caller holds no lock of rank
 // RANK_VOLUME or above.
 //
-// Failures. Any call may give INTERNAL / NO_MEMORY, INTERNAL / NO_SPACE or INTERNAL / IO beside the statuses
-// named here. A write or sync that failed closes the store: from then on every call gives INTERNAL with the
-// same detail, until the directory is opened anew. After a failed call nothing that it was to do is visible,
-// but for a commit whose sync failed: whether that one is there is seen when the directory is opened again.
-// What was read from disk and is not what was written is CORRUPT / BAD_CHECKSUM or CORRUPT / BAD_MESSAGE,
-// naming it.
+// Failures. Any call may give INTERNAL / NO_MEMORY, INTERNAL / NO_SPACE or INTERNAL / IO beside the statuses named here.
+// A full disk fails what writes, whole, and nothing else: reads go on, and so do writes within seconds once there is room.
+// The same holds where a page file cannot be written. Any other failed write of the index, and any failed sync, closes the
+// store: from then on every call gives INTERNAL with the same detail, until the directory is opened anew. After a failed
+// call nothing that it was to do is visible, but for a commit whose sync failed: whether that one is there is seen when the
+// directory is opened again. What was read from disk and is not what was written is CORRUPT / BAD_CHECKSUM or CORRUPT /
+// BAD_MESSAGE, naming it.
 #ifndef CLIENT_STORE_H
 #define CLIENT_STORE_H
 
@@ -69,6 +70,7 @@ struct store_settings {
     // batches of a pull or a removal have (0: STORE_BATCH_ENTRIES).
     uint64_t writer_memory_size;
     unsigned batch_entries;
+    uint64_t cache_limit;             // see store_cache_limit_set()
     enum graft_durability durability; // of local commits; everything else is synced where it says so
 };
 
@@ -85,6 +87,20 @@ enum graft_status store_check_fork(const struct store *store, struct graft_error
 
 // The CID of this directory, made when it was first opened. Lives as long as the store.
 const struct gid *store_cid(const struct store *store);
+
+// What fetched pages may occupy on the disk (DIR/cache, in whole MiB): 0 for no limit, else at least CACHE_LIMIT_MIN, or
+// INVALID / BAD_ARGUMENT. What was read least lately is evicted, and pending again. A lower limit frees the disk before the
+// call returns. The caller holds no lock.
+enum graft_status store_cache_limit_set(struct store *store, uint64_t limit, struct graft_error *err);
+
+struct store_cache_usage {
+    uint64_t limit;         // bytes; 0: none
+    uint64_t size;          // of DIR/cache
+    uint64_t live;          // bytes of pages that can be read
+    uint64_t evicted_pages; // since the directory was opened
+    uint64_t evicted_size;  // their bytes
+};
+void store_cache_usage(struct store *store, struct store_cache_usage *ret_usage);
 
 // ---- volumes
 
@@ -218,11 +234,20 @@ struct store_page {
 };
 
 // Reads one page as the pin shows it. AVAILABLE: its bytes, verified, are in `to`, which has room for
-// page_size bytes (to_size says so: INVALID / BAD_ARGUMENT otherwise). EMPTY and PENDING leave `to` alone. A
-// fetched page whose bytes went bad is dropped and PENDING; a page that exists only here and went bad is
-// CORRUPT / BAD_CHECKSUM. One look-up, whatever the history's length. INVALID / BAD_ARGUMENT for page 0.
+// page_size bytes (to_size says so: INVALID / BAD_ARGUMENT otherwise). EMPTY leaves `to` alone. A fetched or pushed
+// page whose bytes went bad is PENDING (again); a page that exists only here and went bad is CORRUPT / BAD_CHECKSUM. One look-up, whatever the history's length. INVALID / BAD_ARGUMENT for page 0.
 enum graft_status store_read(struct store_pin *pin, uint32_t pageidx, void *to, size_t to_size,
                              struct store_page *ret_page, struct graft_error *err);
+
+struct store_read {
+    uint32_t pageidx;
+    void *to;               // has room for page_size bytes
+    struct store_page page; // set
+};
+// Reads many pages, in any order, each as store_read() would: in the order in which they lie on the disk, and what lies
+// one behind the other at once.
+enum graft_status store_read_many(struct store_pin *pin, struct store_read *reads, size_t count,
+                                  struct graft_error *err);
 
 // The PENDING pages among `pages`, ascending from *cursor on (start with 1), at most `to_max` of them.
 // Afterwards *cursor is where to go on, 0 at the end. Pages above page_count are left out. Examines a bounded
@@ -274,6 +299,11 @@ uint32_t store_writer_page_count(const struct store_writer *writer);
 // be NULL) is the new head.
 enum graft_status store_writer_commit(struct store_writer *writer, uint64_t *ret_lsn,
                                       struct graft_error *err);
+// The same for writers of several volumes of one store, at once: all of them are committed, or none. INVALID /
+// BAD_ARGUMENT for two of one volume, LIMIT / TOO_LARGE for more than COMMIT_VOLUMES_MAX. `ret_lsns` (may be NULL) has
+// room for `count`.
+enum graft_status store_writer_commit_all(struct store_writer *const *writers, unsigned count,
+                                          uint64_t *ret_lsns, struct graft_error *err);
 void store_writer_abort(struct store_writer *writer); // frees it; NULL is fine
 DEFINE_CLEANUP(struct store_writer, store_writer_abort)
 

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Pages that the servers sent. They are kept under the mark that asked for them, in the database that is
-// never synced; the index is not touched, so an arrival costs the durable part nothing. Bytes of a mark that
-// has gone are not kept: while a chunk is collected the head may move, and then the chunk is looked through
-// again before it is written.
+// Pages that the servers sent. They are kept under the mark that asked for them, in the page cache and the database that
+// is never synced; the index is not touched, so an arrival costs the durable part nothing. What has lost its mark is not
+// kept: while a chunk is collected and written the head may move, and then the chunk is looked through again before
+// anybody is told of it. Its bytes are written before the commit lock is taken: making room for them takes the commit
+// locks of others.
 #include <stdlib.h>
 
 #include "client/store_internal.h"
@@ -12,21 +13,14 @@
 
 #define CHUNK_PAGES_MAX 4096u
 
-struct arrival {
-    uint32_t pageidx;
-    uint64_t mark_lsn;
-    enum store_page_state state;
-};
-
 struct store_arrivals {
     struct store_volume *volume;
-    rocksdb_writebatch_t *batch;
     struct rocks_scan *index; // NULL: the chunk is empty
     uint64_t head;            // when `index` was opened
     struct store_floor floor; // likewise
-    size_t size;
+    struct buffer bytes;      // of the chunk's pages, one behind the other
     size_t count;
-    struct arrival chunk[CHUNK_PAGES_MAX];
+    struct store_kept chunk[CHUNK_PAGES_MAX];
 };
 
 enum graft_status store_arrivals_new(struct store_volume *volume, struct store_arrivals **ret_arrivals,
@@ -36,7 +30,7 @@ enum graft_status store_arrivals_new(struct store_volume *volume, struct store_a
     if (!arrivals)
         return error_set(err, GRAFT_INTERNAL, GRAFT_DETAIL_NO_MEMORY, "no memory for arriving pages");
     arrivals->volume = store_volume_ref(volume);
-    arrivals->batch = rocksdb_writebatch_create();
+    buffer_init(&arrivals->bytes, STORE_ARRIVALS_SIZE + PAGE_SIZE_MAX);
     *ret_arrivals = arrivals;
     return GRAFT_OK;
 }
@@ -46,7 +40,7 @@ void store_arrivals_free(struct store_arrivals *arrivals)
     if (!arrivals)
         return;
     rocks_scan_free(arrivals->index);
-    rocks_batch_free(arrivals->batch);
+    buffer_release(&arrivals->bytes);
     store_volume_close(arrivals->volume);
     free(arrivals);
 }
@@ -142,45 +136,29 @@ static enum graft_status find_mark(struct store_arrivals *arrivals, uint32_t pag
 
 // ---- adding
 
-static void put_arrival(struct store_arrivals *arrivals, const struct store_key *key,
-                        const struct store_fetched *fetched)
-{
-    struct rocks *rocks = arrivals->volume->store->fetched;
-    uint8_t header[STORE_FETCHED_HEADER_SIZE];
-    store_fetched_encode_header(fetched, header);
-    const char *keys[] = {(const char *)key->bytes};
-    const char *values[] = {(const char *)header, (const char *)fetched->data.data};
-    rocksdb_writebatch_putv_cf(arrivals->batch, rocks->families[FETCHED_PAGES], 1, keys, &key->size,
-                               fetched->data.size > 0 ? 2 : 1, values,
-                               (size_t[]){sizeof header, fetched->data.size});
-    store_put(rocks, arrivals->batch, FETCHED_ARRIVED, key, (struct bytes){header, STORE_ARRIVED_SIZE});
-}
-
 static enum graft_status add(struct store_arrivals *arrivals, uint32_t pageidx, uint64_t mark_lsn, bool empty,
                              struct bytes data, struct graft_error *err)
 {
     struct store_volume *volume = arrivals->volume;
+    struct store_arrived arrived = {.empty = empty, .size = (uint32_t)data.size};
     enum graft_status status = store_check_usable(volume->store, err);
     if (status == GRAFT_OK)
-        status = store_take_room(volume->store, data.size, err);
+        status = store_take_room(volume->store, STORE_ARRIVED_SIZE, err);
     if (status != GRAFT_OK)
         return status;
     if (!arrivals->index)
         open_index(arrivals);
-    struct store_fetched fetched = {.empty = empty, .data = data};
-    status = find_mark(arrivals, pageidx, mark_lsn, &fetched.remote_lsn, err);
-    if (status != GRAFT_OK || fetched.remote_lsn == 0)
+    status = find_mark(arrivals, pageidx, mark_lsn, &arrived.remote_lsn, err);
+    if (status != GRAFT_OK || arrived.remote_lsn == 0)
         return status;
-    fetched.checksum = page_checksum(&volume->vid, pageidx, data.data, data.size);
-    struct store_key key = store_key_fetched(volume->number, pageidx, mark_lsn);
-    put_arrival(arrivals, &key, &fetched);
-    arrivals->chunk[arrivals->count++] = (struct arrival){
-        .pageidx = pageidx,
-        .mark_lsn = mark_lsn,
-        .state = empty ? STORE_PAGE_EMPTY : STORE_PAGE_AVAILABLE,
-    };
-    arrivals->size += data.size;
-    if (arrivals->count < CHUNK_PAGES_MAX && arrivals->size < STORE_ARRIVALS_SIZE)
+    status = buffer_append(&arrivals->bytes, data.data, data.size, err);
+    if (status != GRAFT_OK)
+        return status;
+    if (!empty)
+        arrived.checksum = page_checksum(&volume->vid, pageidx, data.data, data.size);
+    arrivals->chunk[arrivals->count++] =
+        (struct store_kept){.pageidx = pageidx, .mark_lsn = mark_lsn, .arrived = arrived};
+    if (arrivals->count < CHUNK_PAGES_MAX && arrivals->bytes.size < STORE_ARRIVALS_SIZE)
         return GRAFT_OK;
     return store_arrivals_flush(arrivals, err);
 }
@@ -206,31 +184,70 @@ enum graft_status store_arrivals_add_empty(struct store_arrivals *arrivals, uint
 
 // ---- flushing
 
+// The chunk's bytes, to the page cache; its turn is the caller's from then on.
+static enum graft_status write_bytes(struct store_arrivals *arrivals, struct graft_error *err)
+{
+    struct store_volume *volume = arrivals->volume;
+    struct page_cache_arrival *pages = calloc(arrivals->count, sizeof *pages);
+    CHECK(pages);
+    size_t count = 0, at = 0;
+    for (size_t i = 0; i < arrivals->count; i++) {
+        const struct store_kept *kept = &arrivals->chunk[i];
+        if (kept->arrived.size == 0)
+            continue;
+        pages[count++] = (struct page_cache_arrival){
+            .entry = {.number = volume->number,
+                      .lsn = kept->mark_lsn,
+                      .checksum = kept->arrived.checksum,
+                      .pageidx = kept->pageidx,
+                      .size = kept->arrived.size},
+            .data = arrivals->bytes.data + at,
+        };
+        at += kept->arrived.size;
+    }
+    enum graft_status status = page_cache_append(volume->store->cache, pages, count, err);
+    for (size_t i = 0, page = 0; i < arrivals->count && status == GRAFT_OK; i++) {
+        if (arrivals->chunk[i].arrived.size > 0)
+            arrivals->chunk[i].arrived.place = pages[page++].place;
+    }
+    free(pages);
+    return status;
+}
+
 // The head moved since the chunk was begun: what lost its mark is taken out again.
 static enum graft_status drop_unmarked(struct store_arrivals *arrivals, struct graft_error *err)
 {
-    struct rocks *rocks = arrivals->volume->store->fetched;
     open_index(arrivals);
     size_t kept = 0;
     for (size_t i = 0; i < arrivals->count; i++) {
-        struct arrival arrival = arrivals->chunk[i];
+        struct store_kept arrival = arrivals->chunk[i];
         uint64_t remote_lsn;
         enum graft_status status = find_mark(arrivals, arrival.pageidx, arrival.mark_lsn, &remote_lsn, err);
         if (status != GRAFT_OK)
             return status;
-        if (remote_lsn > 0) {
+        if (remote_lsn > 0)
             arrivals->chunk[kept++] = arrival;
-            continue;
-        }
-        struct store_key key = store_key_fetched(arrivals->volume->number, arrival.pageidx, arrival.mark_lsn);
-        store_delete(rocks, arrivals->batch, FETCHED_PAGES, &key);
-        store_delete(rocks, arrivals->batch, FETCHED_ARRIVED, &key);
     }
     arrivals->count = kept;
     return GRAFT_OK;
 }
 
-static enum graft_status flush_locked(struct store_arrivals *arrivals, struct graft_error *err)
+static void count_kept_locked(struct store_arrivals *arrivals)
+{
+    struct store_counted counted[256];
+    size_t count = 0;
+    for (size_t i = 0; i < arrivals->count; i++) {
+        const struct store_kept *kept = &arrivals->chunk[i];
+        counted[count++] = (struct store_counted){
+            kept->pageidx, kept->mark_lsn, kept->arrived.empty ? STORE_PAGE_EMPTY : STORE_PAGE_AVAILABLE};
+        if (count < ARRAY_COUNT(counted) && i + 1 < arrivals->count)
+            continue;
+        store_counts_fetched_locked(arrivals->volume, counted, count);
+        count = 0;
+    }
+}
+
+static enum graft_status keep_locked(struct store_arrivals *arrivals, struct graft_error *err)
 {
     struct store_volume *volume = arrivals->volume;
     enum graft_status status = GRAFT_OK;
@@ -239,26 +256,29 @@ static enum graft_status flush_locked(struct store_arrivals *arrivals, struct gr
     if (status == GRAFT_OK)
         status = FAILPOINT_ERROR("fetch.keep.before", err);
     if (status == GRAFT_OK)
-        status = store_write(volume->store, volume->store->fetched, false, arrivals->batch, err);
+        status = store_fetched_keep_locked(volume, arrivals->chunk, arrivals->count, err);
     FAILPOINT("fetch.keep.after");
-    for (size_t i = 0; status == GRAFT_OK && i < arrivals->count; i++) {
-        const struct arrival *arrival = &arrivals->chunk[i];
-        status =
-            store_counts_fetched_locked(volume, arrival->pageidx, arrival->mark_lsn, arrival->state, err);
-    }
+    if (status == GRAFT_OK)
+        count_kept_locked(arrivals);
     return status;
 }
 
 enum graft_status store_arrivals_flush(struct store_arrivals *arrivals, struct graft_error *err)
 {
+    struct store_volume *volume = arrivals->volume;
+    enum graft_status status = store_check_usable(volume->store, err);
     if (arrivals->count == 0)
-        return store_check_usable(arrivals->volume->store, err);
-    mutex_lock(&arrivals->volume->commit_lock);
-    enum graft_status status = flush_locked(arrivals, err);
-    mutex_unlock(&arrivals->volume->commit_lock);
+        return status;
+    if (status == GRAFT_OK) {
+        status = write_bytes(arrivals, err);
+        if (status == GRAFT_OK) {
+            LOCK_GUARD(&volume->commit_lock);
+            status = keep_locked(arrivals, err);
+        }
+        page_cache_appended(volume->store->cache);
+    }
     rocks_scan_free(TAKE(arrivals->index));
-    rocksdb_writebatch_clear(arrivals->batch);
-    arrivals->size = 0;
+    buffer_release(&arrivals->bytes); // most volumes rest most of the time
     arrivals->count = 0;
     return status;
 }

@@ -5,7 +5,6 @@
 // is removed here, because until the head has moved readers may still pin the LSN below.
 #include "client/store_internal.h"
 #include "common/base/check.h"
-#include "common/base/failpoint.h"
 #include "common/store/cut_index.h"
 
 // The cut goes into the batch first: the index of cuts reads through an indexed batch, and the rest needs
@@ -36,7 +35,7 @@ enum graft_status store_change_init(struct store_change *change, struct store_vo
 {
     mutex_assert_held(&volume->commit_lock);
     struct store_record record = store_volume_record(volume);
-    CHECK(lsn == record.state.local_lsn + 1);
+    CHECK(lsn > record.state.local_lsn); // the next one, but where a replay has lost one
     *change = (struct store_change){.volume = volume, .lsn = lsn, .floor = record.floor};
     enum graft_status status = store_check_usable(volume->store, err);
     if (status != GRAFT_OK)
@@ -58,6 +57,7 @@ void store_change_release(struct store_change *change)
 {
     rocks_scan_free(TAKE(change->index));
     rocks_batch_free(TAKE(change->batch));
+    extent_changes_release(&change->changes);
 }
 
 // The newest version below the change's LSN. The place where the last seek ended answers for the gap before
@@ -94,7 +94,8 @@ static enum graft_status find_previous(struct store_change *change, uint32_t pag
     return GRAFT_OK;
 }
 
-static enum graft_status supersede(struct store_change *change, uint32_t pageidx, struct graft_error *err)
+enum graft_status store_change_supersede(struct store_change *change, uint32_t pageidx,
+                                         struct graft_error *err)
 {
     CHECK(pageidx > 0);
     bool exists;
@@ -129,33 +130,27 @@ static void put_version(struct store_change *change, const struct store_key *key
     store_put(change->volume->store->local, change->batch, FAMILY_INDEX, key, (struct bytes){value, size});
 }
 
-enum graft_status store_change_page(struct store_change *change, uint32_t pageidx, const void *data,
-                                    size_t size, struct graft_error *err)
+void store_change_page(struct store_change *change, uint32_t pageidx, const struct store_version *version)
 {
-    struct store_volume *volume = change->volume;
-    CHECK(size <= volume->page_size);
-    enum graft_status status = store_take_room(volume->store, size, err);
-    if (status == GRAFT_OK)
-        status = supersede(change, pageidx, err);
-    if (status != GRAFT_OK)
-        return status;
-    struct store_key key = store_key_version(volume->number, pageidx, change->lsn);
-    put_version(change, &key,
-                &(struct store_version){.kind = STORE_VERSION_AVAILABLE, .size = (uint32_t)size});
+    CHECK(version->kind == STORE_VERSION_AVAILABLE && version->size <= change->volume->page_size);
+    struct store_key key = store_key_version(change->volume->number, pageidx, change->lsn);
+    put_version(change, &key, version);
+    extent_changes_add(&change->changes, version->place, version->size);
+}
 
-    uint8_t header[STORE_PAGE_HEADER_SIZE];
-    put_le64(header, page_checksum(&volume->vid, pageidx, data, size));
-    const char *keys[] = {(const char *)key.bytes};
-    const char *values[] = {(const char *)header, data};
-    rocksdb_writebatch_putv_cf(change->batch, volume->store->local->families[FAMILY_PAGES], 1, keys,
-                               &key.size, size > 0 ? 2 : 1, values, (size_t[]){sizeof header, size});
-    return GRAFT_OK;
+enum graft_status store_change_replace(struct store_change *change, uint32_t pageidx, struct graft_error *err)
+{
+    struct store_key key = store_key_version(change->volume->number, pageidx, change->lsn);
+    struct store_version version;
+    bool exists;
+    return store_remove_version_locked(change->volume->store, &key, change->batch, &change->changes, &version,
+                                       &exists, err);
 }
 
 enum graft_status store_change_mark(struct store_change *change, uint32_t pageidx, uint64_t remote_lsn,
                                     struct graft_error *err)
 {
-    enum graft_status status = supersede(change, pageidx, err);
+    enum graft_status status = store_change_supersede(change, pageidx, err);
     if (status != GRAFT_OK)
         return status;
     struct store_key key = store_key_version(change->volume->number, pageidx, change->lsn);
@@ -185,11 +180,12 @@ enum graft_status store_change_part(struct store_change *change, uint32_t part, 
     return GRAFT_OK;
 }
 
-void store_change_note_staging(struct store_change *change)
+void store_change_note_staging(struct store_change *change, const struct store_staging *staging)
 {
+    CHECK(staging->lsn == change->lsn);
     struct store_key key = store_key_staging(change->volume->number);
-    uint8_t value[8];
-    put_le64(value, change->lsn);
+    uint8_t value[STORE_STAGING_SIZE];
+    store_staging_encode(staging, value);
     store_put(change->volume->store->local, change->batch, FAMILY_VOLUMES, &key,
               (struct bytes){value, sizeof value});
 }
@@ -208,65 +204,25 @@ void store_change_forget_lists(struct store_change *change, uint32_t parts)
     }
 }
 
+enum graft_status store_change_stage(struct store_change *change, struct graft_error *err)
+{
+    return store_write_changes(change->volume->store, change->batch, &change->changes, err);
+}
+
+enum graft_status store_change_publish(struct store_change *change, const struct store_record *next,
+                                       bool synced, struct graft_error *err)
+{
+    struct store *store = change->volume->store;
+    store_put_changes(store->local, FAMILY_EXTENTS, change->batch, &change->changes);
+    enum graft_status status = store_publish_locked(change->volume, change->batch, next, synced, err);
+    if (status == GRAFT_OK)
+        extents_apply(store->pages, &change->changes);
+    return status;
+}
+
 void store_record_cut(struct store_record *record, uint64_t lsn, uint32_t cut)
 {
     record->cuts.last_lsn = lsn;
     record->cuts.lowest = MIN(record->cuts.lowest, cut);
     record->floor.page_count = MIN(record->floor.page_count, cut);
-}
-
-// ---- staged versions
-
-static enum graft_status drop_part(struct store *store, uint64_t number, uint64_t lsn,
-                                   const struct store_key *part_key, struct bytes part,
-                                   struct graft_error *err)
-{
-    _cleanup_(pageset_free_p) struct pageset *pages = NULL;
-    enum graft_status status = pageset_decode(part, PAGESET_RUNS_MAX, "pages", &pages, err);
-    if (status != GRAFT_OK)
-        return error_set(err, GRAFT_CORRUPT, GRAFT_DETAIL_BAD_PAGESET,
-                         "the local store's list of an unfinished commit is damaged");
-    _cleanup_(rocks_batch_free_p) rocksdb_writebatch_t *batch = rocksdb_writebatch_create();
-    struct pageset_cursor cursor = pageset_cursor(pages);
-    uint32_t pageidx;
-    while (pageset_next(&cursor, &pageidx)) {
-        struct store_key version = store_key_version(number, pageidx, lsn);
-        struct store_key superseded = store_key_superseded(number, lsn, pageidx);
-        store_delete(store->local, batch, FAMILY_INDEX, &version);
-        store_delete(store->local, batch, FAMILY_PAGES, &version);
-        store_delete(store->local, batch, FAMILY_SUPERSEDED, &superseded);
-    }
-    store_delete(store->local, batch, FAMILY_COMMITS, part_key);
-    FAILPOINT("staged.drop.part");
-    return store_write(store, store->local, false, batch, err);
-}
-
-enum graft_status store_drop_staged(struct store *store, uint64_t number, uint64_t lsn,
-                                    struct graft_error *err)
-{
-    // Each part goes in one batch with what it lists, and the note last: a crash in between leaves less to
-    // do.
-    struct store_key prefix = store_key_commit(number, lsn, 0);
-    prefix.size -= 4;
-    _cleanup_(rocks_scan_free_p) struct rocks_scan *scan = store_scan(store->local, FAMILY_COMMITS, &prefix);
-    for (rocksdb_iter_seek_to_first(scan->iterator); rocksdb_iter_valid(scan->iterator);
-         rocksdb_iter_next(scan->iterator)) {
-        uint64_t part_lsn;
-        uint32_t part;
-        if (!store_key_parse_commit(rocks_iter_key(scan->iterator), &part_lsn, &part))
-            return error_set(err, GRAFT_CORRUPT, GRAFT_DETAIL_BAD_MESSAGE,
-                             "the local store's list of commits has a damaged key");
-        struct store_key key = store_key_commit(number, lsn, part);
-        enum graft_status status = drop_part(store, number, lsn, &key, rocks_iter_value(scan->iterator), err);
-        if (status != GRAFT_OK)
-            return status;
-    }
-    enum graft_status status = rocks_iter_status(scan->iterator, "removing an unfinished commit", err);
-    if (status != GRAFT_OK)
-        return status;
-    _cleanup_(rocks_batch_free_p) rocksdb_writebatch_t *batch = rocksdb_writebatch_create();
-    struct store_key note = store_key_staging(number);
-    store_delete(store->local, batch, FAMILY_VOLUMES, &note);
-    FAILPOINT("staged.drop.note");
-    return store_write(store, store->local, false, batch, err);
 }

@@ -53,23 +53,32 @@ static void count_page(struct store_volume *volume, uint32_t pageidx, enum store
         pageset_add(volume->pending, pageidx);
 }
 
-enum graft_status store_counts_fetched_locked(struct store_volume *volume, uint32_t pageidx,
-                                              uint64_t mark_lsn, enum store_page_state state,
-                                              struct graft_error *err)
+// Sets that could not be kept in step are made again when they are asked for.
+static void forget_counts(struct store_volume *volume)
 {
-    if (!volume->available)
-        return GRAFT_OK;
+    pageset_free(TAKE(volume->available));
+    pageset_free(TAKE(volume->pending));
+}
+
+void store_counts_fetched_locked(struct store_volume *volume, const struct store_counted *counted,
+                                 size_t count)
+{
+    mutex_assert_held(&volume->commit_lock);
+    if (!volume->available || count == 0)
+        return;
     struct store_pin head = store_head_locked(volume);
-    if (pageidx > head.page_count)
-        return GRAFT_OK;
     _cleanup_(store_view_close) struct store_view view = {.pin = &head};
-    struct store_found found;
-    enum graft_status status = store_view_open(&head, &view, err);
-    if (status == GRAFT_OK)
-        status = store_view_find(&view, pageidx, &found, err);
-    if (status == GRAFT_OK && found.exists && found.lsn == mark_lsn)
-        count_page(volume, pageidx, state);
-    return status;
+    enum graft_status status = store_view_open(&head, &view, NULL);
+    for (size_t i = 0; i < count && status == GRAFT_OK; i++) {
+        struct store_found found;
+        if (counted[i].pageidx > head.page_count)
+            continue;
+        status = store_view_find(&view, counted[i].pageidx, &found, NULL);
+        if (status == GRAFT_OK && found.exists && found.lsn == counted[i].mark_lsn)
+            count_page(volume, counted[i].pageidx, counted[i].state);
+    }
+    if (status != GRAFT_OK)
+        forget_counts(volume);
 }
 
 // ---- the first time
@@ -138,7 +147,7 @@ static enum graft_status count_arrived(struct counting *counting, struct graft_e
          rocksdb_iter_next(scan->iterator)) {
         uint32_t pageidx;
         uint64_t mark_lsn;
-        struct store_fetched arrived;
+        struct store_arrived arrived;
         if (!store_key_parse_fetched(rocks_iter_key(scan->iterator), &pageidx, &mark_lsn) ||
             !store_arrived_decode(rocks_iter_value(scan->iterator), &arrived) ||
             !pageset_contains(counting->pending, pageidx))

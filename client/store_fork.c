@@ -70,31 +70,48 @@ enum graft_status store_fork_begin(struct store_volume *volume, const struct gid
 
 // ---- the copy
 
+#define COPY_SIZE (256 * KIB) // that is in memory
+
+static enum graft_status copy_some(struct store_pin *pin, struct store_read *reads, size_t count,
+                                   struct store_writer *writer, struct graft_error *err)
+{
+    struct store_volume *volume = store_pin_volume(pin);
+    enum graft_status status = store_read_many(pin, reads, count, err);
+    for (size_t i = 0; i < count && status == GRAFT_OK; i++) {
+        struct store_page *page = &reads[i].page;
+        // An empty page that was written can only be one of size 0.
+        if (page->state == STORE_PAGE_EMPTY && volume->kind == GRAFT_VARIABLE)
+            page->size = 0;
+        else if (page->state != STORE_PAGE_AVAILABLE)
+            status = error_set(err, GRAFT_CORRUPT, GRAFT_DETAIL_NONE,
+                               "page %u of volume %s was written here, but the local store does not have it",
+                               reads[i].pageidx, gid_format(&volume->vid).text);
+        if (status == GRAFT_OK)
+            status = store_writer_write(writer, reads[i].pageidx, reads[i].to, page->size, err);
+    }
+    return status == GRAFT_OK ? GRAFT_OK : error_context(err, status, "copying pages");
+}
+
 static enum graft_status copy_pages(struct store_pin *pin, const struct pageset *pages,
                                     struct store_writer *writer, struct graft_error *err)
 {
     struct store_volume *volume = store_pin_volume(pin);
-    _cleanup_(free_p) uint8_t *bytes = malloc(volume->page_size);
-    if (!bytes)
+    size_t at_once = COPY_SIZE / volume->page_size, count = 0;
+    _cleanup_(free_p) uint8_t *bytes = malloc(COPY_SIZE);
+    _cleanup_(free_p) struct store_read *reads = calloc(at_once, sizeof *reads);
+    if (!bytes || !reads)
         return error_set(err, GRAFT_INTERNAL, GRAFT_DETAIL_NO_MEMORY, "no memory to copy pages");
     struct pageset_cursor cursor = pageset_cursor(pages);
     uint32_t pageidx;
-    while (pageset_next(&cursor, &pageidx)) {
-        struct store_page page;
-        enum graft_status status = store_read(pin, pageidx, bytes, volume->page_size, &page, err);
-        // An empty page that was written can only be one of size 0.
-        if (status == GRAFT_OK && page.state == STORE_PAGE_EMPTY && volume->kind == GRAFT_VARIABLE)
-            page.size = 0;
-        else if (status == GRAFT_OK && page.state != STORE_PAGE_AVAILABLE)
-            status = error_set(err, GRAFT_CORRUPT, GRAFT_DETAIL_NONE,
-                               "page %u of volume %s was written here, but the local store does not have it",
-                               pageidx, gid_format(&volume->vid).text);
-        if (status == GRAFT_OK)
-            status = store_writer_write(writer, pageidx, bytes, page.size, err);
-        if (status != GRAFT_OK)
-            return error_context(err, status, "copying page %u", pageidx);
+    enum graft_status status = GRAFT_OK;
+    while (status == GRAFT_OK && pageset_next(&cursor, &pageidx)) {
+        reads[count] = (struct store_read){.pageidx = pageidx, .to = bytes + count * volume->page_size};
+        if (++count < at_once)
+            continue;
+        status = copy_some(pin, reads, count, writer, err);
+        count = 0;
     }
-    return GRAFT_OK;
+    return status == GRAFT_OK ? copy_some(pin, reads, count, writer, err) : status;
 }
 
 // What the pin shows above the mapping, into the writer.

@@ -22,7 +22,17 @@ struct sweep_job {
     uint64_t *pins; // ascending
     size_t pin_count;
     size_t budget;
-    rocksdb_writebatch_t *local, *fetched;
+    rocksdb_writebatch_t *local;
+    struct store_fetched_key *fetched; // to be removed from what was fetched
+    size_t fetched_count, fetched_capacity;
+    struct extent_changes changes; // with `local`
+    // What the batch removes already: a version may have several entries, and be cut off besides. A hash table with room
+    // for twice the budget; LSN 0: nothing there.
+    struct removed {
+        uint64_t lsn;
+        uint32_t pageidx;
+    } * removed;
+    size_t removed_mask;
 };
 
 void store_sweep_from_locked(struct store_volume *volume, uint64_t lsn)
@@ -58,22 +68,48 @@ static bool is_pinned(const struct sweep_job *job, uint64_t lsn, uint64_t by)
 
 static void remove_fetched(struct sweep_job *job, uint32_t pageidx, uint64_t mark_lsn)
 {
-    struct store_key key = store_key_fetched(job->volume->number, pageidx, mark_lsn);
-    store_delete(job->volume->store->fetched, job->fetched, FETCHED_PAGES, &key);
-    store_delete(job->volume->store->fetched, job->fetched, FETCHED_ARRIVED, &key);
+    if (job->fetched_count == job->fetched_capacity) {
+        job->fetched_capacity = job->fetched_capacity ? 2 * job->fetched_capacity : 64;
+        job->fetched = reallocarray(job->fetched, job->fetched_capacity, sizeof *job->fetched);
+        CHECK(job->fetched); // at most the budget's
+    }
+    job->fetched[job->fetched_count++] = (struct store_fetched_key){pageidx, mark_lsn};
 }
 
-static void remove_version(struct sweep_job *job, uint32_t pageidx, uint64_t lsn,
+// False if it was there.
+static bool note_removed(struct sweep_job *job, uint32_t pageidx, uint64_t lsn)
+{
+    size_t at = (size_t)((lsn * 31 + pageidx) * 0x9e3779b97f4a7c15u >> 32) & job->removed_mask;
+    for (;; at = (at + 1) & job->removed_mask) {
+        struct removed *removed = &job->removed[at];
+        if (removed->lsn == lsn && removed->pageidx == pageidx)
+            return false;
+        if (removed->lsn == 0) {
+            *removed = (struct removed){lsn, pageidx};
+            return true;
+        }
+    }
+}
+
+// What the index says tells what goes: a version that was available may have become pending since.
+static bool remove_version(struct sweep_job *job, uint32_t pageidx, uint64_t lsn,
                            enum store_version_kind kind)
 {
-    struct rocks *local = job->volume->store->local;
-    struct store_key key = store_key_version(job->volume->number, pageidx, lsn);
-    if (kind == STORE_VERSION_AVAILABLE)
-        store_delete(local, job->local, FAMILY_PAGES, &key);
-    else
+    if (kind == STORE_VERSION_FLOOR) {
         remove_fetched(job, pageidx, lsn);
-    if (kind != STORE_VERSION_FLOOR)
-        store_delete(local, job->local, FAMILY_INDEX, &key);
+        return true;
+    }
+    if (!note_removed(job, pageidx, lsn))
+        return true;
+    struct store_key key = store_key_version(job->volume->number, pageidx, lsn);
+    struct store_version version;
+    bool exists;
+    if (store_remove_version_locked(job->volume->store, &key, job->local, &job->changes, &version, &exists,
+                                    NULL) != GRAFT_OK)
+        return false;
+    if (kind == STORE_VERSION_PENDING || (exists && version.kind == STORE_VERSION_PENDING))
+        remove_fetched(job, pageidx, lsn);
+    return true;
 }
 
 static struct rocks_scan *scan_superseded(const struct sweep_job *job, const struct store_key *from)
@@ -110,7 +146,8 @@ static bool sweep_versions(struct sweep_job *job)
         job->budget--;
         if (is_pinned(job, lsn, by_lsn))
             continue;
-        remove_version(job, pageidx, lsn, kind);
+        if (!remove_version(job, pageidx, lsn, kind))
+            return false;
         rocks_batch_delete(job->local, job->volume->store->local->families[FAMILY_SUPERSEDED], key);
     }
     if (rocks_iter_status(scan->iterator, "removing superseded pages", NULL) != GRAFT_OK)
@@ -149,9 +186,9 @@ static bool sweep_cut_index(struct sweep_job *job, uint64_t by_lsn, uint32_t las
             job->at.cut_kept = true;
             continue;
         }
-        if (!store_version_decode(rocks_iter_value(scan->iterator), &version))
+        if (!store_version_decode(rocks_iter_value(scan->iterator), &version) ||
+            !remove_version(job, pageidx, lsn, version.kind))
             return false;
-        remove_version(job, pageidx, lsn, version.kind);
     }
     *ret_whole = true;
     return rocks_iter_status(scan->iterator, "removing pages cut off", NULL) == GRAFT_OK;
@@ -257,10 +294,22 @@ static bool take_job(struct store_volume *volume, size_t budget, struct sweep_jo
     struct store_sweep *sweep = &volume->sweep;
     if (sweep->running || (sweep->versions_from == NOTHING && sweep->cuts_from == NOTHING))
         return false;
+    size_t slots = 4;
+    while (slots < 2 * budget)
+        slots *= 2;
     uint64_t *pins = calloc(volume->pin_count + 1, sizeof *pins);
-    if (!pins)
+    struct removed *removed = calloc(slots, sizeof *removed);
+    if (!pins || !removed) {
+        free(pins);
+        free(removed);
         return false;
-    *ret_job = (struct sweep_job){.volume = volume, .at = *sweep, .budget = budget, .pins = pins};
+    }
+    *ret_job = (struct sweep_job){.volume = volume,
+                                  .at = *sweep,
+                                  .budget = budget,
+                                  .pins = pins,
+                                  .removed = removed,
+                                  .removed_mask = slots - 1};
     ret_job->head = volume->record.state.local_lsn;
     struct pinned_lsn *node;
     TAILQ_FOREACH (node, &volume->pins, entry) {
@@ -291,6 +340,22 @@ static void return_job(struct sweep_job *job)
     }
 }
 
+static bool sweep_some_locked(struct sweep_job *job)
+{
+    struct store *store = job->volume->store;
+    bool good = sweep_versions(job) && sweep_cuts(job);
+    FAILPOINT("gc.before");
+    // First what can be lost: if only that is done, it will be done again.
+    if (good)
+        good = store_fetched_remove(store, job->volume->number, job->fetched, job->fetched_count, NULL) ==
+               GRAFT_OK;
+    FAILPOINT("gc.fetched");
+    if (good && rocksdb_writebatch_count(job->local) > 0)
+        good = store_write_changes(store, job->local, &job->changes, NULL) == GRAFT_OK;
+    FAILPOINT("gc.after");
+    return good;
+}
+
 // True if there is more to do at once.
 static bool sweep_once(struct store_volume *volume, size_t budget)
 {
@@ -299,19 +364,14 @@ static bool sweep_once(struct store_volume *volume, size_t budget)
         return false;
     struct store_sweep before = job.at;
     job.local = rocksdb_writebatch_create();
-    job.fetched = rocksdb_writebatch_create();
-    bool good = sweep_versions(&job) && sweep_cuts(&job);
-    FAILPOINT("gc.before");
-    // First what can be lost: if only that is done, it will be done again.
-    if (good && rocksdb_writebatch_count(job.fetched) > 0)
-        good = store_write(volume->store, volume->store->fetched, false, job.fetched, NULL) == GRAFT_OK;
-    FAILPOINT("gc.fetched");
-    if (good && rocksdb_writebatch_count(job.local) > 0)
-        good = store_write(volume->store, volume->store->local, false, job.local, NULL) == GRAFT_OK;
-    FAILPOINT("gc.after");
+    mutex_lock(&volume->store->places_lock);
+    bool good = sweep_some_locked(&job);
+    mutex_unlock(&volume->store->places_lock);
     rocksdb_writebatch_destroy(job.local);
-    rocksdb_writebatch_destroy(job.fetched);
+    free(job.fetched);
+    extent_changes_release(&job.changes);
     free(job.pins);
+    free(job.removed);
     bool more = good && job.budget == 0;
     if (!good)
         job.at = before;

@@ -10,7 +10,6 @@
 
 // How many pages store_missing looks at before it returns to its caller.
 #define MISSING_LOOKS_MAX 65536u
-#define SIZE_UNKNOWN UINT32_MAX
 
 struct store_pin store_head_locked(struct store_volume *volume)
 {
@@ -129,125 +128,192 @@ enum graft_status store_view_find(struct store_view *view, uint32_t pageidx, str
 // ---- bytes
 
 static enum graft_status bad_page(const struct store_volume *volume, uint32_t pageidx, uint64_t lsn,
-                                  const char *what, struct graft_error *err)
+                                  const struct store_version *version, struct graft_error *err)
 {
+    char where[EXTENTS_PLACE_TEXT_SIZE];
+    extents_place_text(volume->store->pages, version->place, where);
     return error_set(err, GRAFT_CORRUPT, GRAFT_DETAIL_BAD_CHECKSUM,
-                     "volume %s, page %u, local LSN %llu: %s; the local copy is damaged",
-                     gid_format(&volume->vid).text, pageidx, (unsigned long long)lsn, what);
+                     "volume %s, page %u, local LSN %llu: its bytes are damaged (%s)",
+                     gid_format(&volume->vid).text, pageidx, (unsigned long long)lsn, where);
 }
 
-static enum graft_status read_local(struct store_volume *volume, uint32_t pageidx, uint64_t lsn,
-                                    uint32_t size, void *to, struct store_page *ret_page,
-                                    struct graft_error *err)
+static enum graft_status get_version(struct store_volume *volume, uint32_t pageidx, uint64_t lsn,
+                                     struct store_version *ret_version, bool *ret_exists,
+                                     struct graft_error *err)
 {
     struct store_key key = store_key_version(volume->number, pageidx, lsn);
     _cleanup_(rocks_slice_free_p) rocksdb_pinnableslice_t *slice = NULL;
-    enum graft_status status = store_get(volume->store->local, FAMILY_PAGES, &key, &slice, err);
-    if (status != GRAFT_OK)
-        return error_context(err, status, "volume %s, page %u, local LSN %llu", gid_format(&volume->vid).text,
-                             pageidx, (unsigned long long)lsn);
-    if (!slice)
-        return bad_page(volume, pageidx, lsn, "its bytes are missing", err);
-    struct bytes value = rocks_slice(slice);
-    if (value.size < STORE_PAGE_HEADER_SIZE || value.size - STORE_PAGE_HEADER_SIZE > volume->page_size)
-        return bad_page(volume, pageidx, lsn, "its size is impossible", err);
-    struct bytes data = {value.data + STORE_PAGE_HEADER_SIZE, value.size - STORE_PAGE_HEADER_SIZE};
-    if (size != SIZE_UNKNOWN && data.size != size)
-        return bad_page(volume, pageidx, lsn, "its size is not what the index says", err);
-    if (!checksum_matches(get_le64(value.data), page_checksum(&volume->vid, pageidx, data.data, data.size)))
-        return bad_page(volume, pageidx, lsn, "its checksum does not match", err);
-    memcpy(to, data.data, data.size);
-    *ret_page =
-        (struct store_page){.pageidx = pageidx, .state = STORE_PAGE_AVAILABLE, .size = (uint32_t)data.size};
-    return GRAFT_OK;
-}
-
-// Best effort: if it fails the store is closed, and that shows in the next call.
-static void drop_fetched(struct store_volume *volume, uint32_t pageidx, uint64_t mark_lsn)
-{
-    struct store_key key = store_key_fetched(volume->number, pageidx, mark_lsn);
-    _cleanup_(rocks_batch_free_p) rocksdb_writebatch_t *batch = rocksdb_writebatch_create();
-    store_delete(volume->store->fetched, batch, FETCHED_PAGES, &key);
-    store_delete(volume->store->fetched, batch, FETCHED_ARRIVED, &key);
-    LOCK_GUARD(&volume->commit_lock);
-    if (store_write(volume->store, volume->store->fetched, false, batch, NULL) == GRAFT_OK)
-        store_counts_fetched_locked(volume, pageidx, mark_lsn, STORE_PAGE_PENDING, NULL);
-}
-
-static bool fetched_is_good(const struct store_volume *volume, uint32_t pageidx, uint64_t remote_lsn,
-                            const struct store_fetched *fetched)
-{
-    if (fetched->remote_lsn != remote_lsn || fetched->data.size > volume->page_size)
-        return false;
-    return checksum_matches(fetched->checksum,
-                            page_checksum(&volume->vid, pageidx, fetched->data.data, fetched->data.size));
-}
-
-// Has the page arrived? Its bytes are not looked at: the read that wants them verifies them.
-static enum graft_status has_arrived(struct store_volume *volume, uint32_t pageidx, uint64_t mark_lsn,
-                                     uint64_t remote_lsn, bool *ret_arrived, struct graft_error *err)
-{
-    struct store_key key = store_key_fetched(volume->number, pageidx, mark_lsn);
-    _cleanup_(rocks_slice_free_p) rocksdb_pinnableslice_t *slice = NULL;
-    enum graft_status status = store_get(volume->store->fetched, FETCHED_ARRIVED, &key, &slice, err);
-    if (status != GRAFT_OK && status != GRAFT_CORRUPT)
+    enum graft_status status = store_get(volume->store->local, FAMILY_INDEX, &key, &slice, err);
+    *ret_exists = slice != NULL;
+    if (status != GRAFT_OK || !slice)
         return status;
-    struct store_fetched arrived;
-    *ret_arrived = status == GRAFT_OK && slice && store_arrived_decode(rocks_slice(slice), &arrived) &&
-                   arrived.remote_lsn == remote_lsn;
+    return store_version_decode(rocks_slice(slice), ret_version) ? GRAFT_OK : bad_entry(volume, pageidx, err);
+}
+
+static bool same_version(const struct store_version *a, const struct store_version *b)
+{
+    return a->kind == b->kind && a->place == b->place && a->size == b->size && a->checksum == b->checksum;
+}
+
+// A pushed page is the servers' at the mapping too, unless the history up to there went on from it.
+static enum graft_status servers_have(struct store_volume *volume, uint32_t pageidx, uint64_t lsn,
+                                      uint64_t *ret_remote_lsn, struct graft_error *err)
+{
+    struct store_record record = store_volume_record(volume);
+    *ret_remote_lsn = 0;
+    if (lsn > record.state.mapped_lsn || pageidx > record.state.remote.page_count)
+        return GRAFT_OK;
+    struct store_pin mapping = {.volume = volume,
+                                .lsn = record.state.mapped_lsn,
+                                .page_count = record.state.remote.page_count,
+                                .floor = record.floor,
+                                .cuts = record.cuts};
+    _cleanup_(store_view_close) struct store_view view = {.pin = &mapping};
+    struct store_found found;
+    enum graft_status status = store_view_open(&mapping, &view, err);
+    if (status == GRAFT_OK)
+        status = store_view_find(&view, pageidx, &found, err);
+    if (status == GRAFT_OK && found.exists && found.lsn == lsn)
+        *ret_remote_lsn = record.state.remote.lsn;
+    return status;
+}
+
+// A page went bad. *ret_remote_lsn: where it is pending now; 0: nobody else has it.
+static enum graft_status make_pending_locked(struct store_volume *volume, uint32_t pageidx, uint64_t lsn,
+                                             const struct store_version *bad, uint64_t *ret_remote_lsn,
+                                             struct graft_error *err)
+{
+    struct store *store = volume->store;
+    enum graft_status status = servers_have(volume, pageidx, lsn, ret_remote_lsn, err);
+    if (status != GRAFT_OK || *ret_remote_lsn == 0)
+        return status;
+    _cleanup_(rocks_batch_free_p) rocksdb_writebatch_t *batch = rocksdb_writebatch_create();
+    _cleanup_(extent_changes_release) struct extent_changes changes = {.count = 0};
+    struct store_key key = store_key_version(volume->number, pageidx, lsn);
+    struct store_version pending = {.kind = STORE_VERSION_PENDING, .remote_lsn = *ret_remote_lsn};
+    uint8_t value[STORE_VERSION_SIZE_MAX];
+    size_t size = store_version_encode(&pending, value);
+    store_put(store->local, batch, FAMILY_INDEX, &key, (struct bytes){value, size});
+    extent_changes_add(&changes, bad->place, -(int64_t)bad->size);
+    status = store_write_changes(store, batch, &changes, err);
+    if (status == GRAFT_OK)
+        store_counts_fetched_locked(volume, &(struct store_counted){pageidx, lsn, STORE_PAGE_PENDING}, 1);
+    return status;
+}
+
+// What a page that is bad where `version` said is to be taken for: *ret_version is what the index says now.
+static enum graft_status look_again(struct store_volume *volume, uint32_t pageidx, uint64_t lsn,
+                                    const struct store_version *version, struct store_version *ret_version,
+                                    struct graft_error *err)
+{
+    LOCK_GUARD(&volume->commit_lock);
+    mutex_lock(&volume->store->places_lock);
+    bool exists;
+    uint64_t remote_lsn = 0;
+    enum graft_status status = get_version(volume, pageidx, lsn, ret_version, &exists, err);
+    if (status == GRAFT_OK && (!exists || same_version(ret_version, version))) {
+        status = exists ? make_pending_locked(volume, pageidx, lsn, version, &remote_lsn, err) : GRAFT_OK;
+        if (status == GRAFT_OK && remote_lsn == 0)
+            status = bad_page(volume, pageidx, lsn, version, err);
+        *ret_version = (struct store_version){.kind = STORE_VERSION_PENDING, .remote_lsn = remote_lsn};
+    }
+    mutex_unlock(&volume->store->places_lock);
+    return status;
+}
+
+static enum graft_status read_place(struct store_volume *volume, uint32_t pageidx,
+                                    const struct store_version *version, void *to, bool *ret_good,
+                                    struct graft_error *err)
+{
+    enum graft_status status = GRAFT_OK;
+    *ret_good = version->size <= volume->page_size;
+    if (*ret_good && version->size > 0)
+        status = extents_read(volume->store->pages, version->place, to, version->size, err);
+    if (status == GRAFT_CORRUPT)
+        *ret_good = false;
+    else if (status != GRAFT_OK)
+        return error_context(err, status, "volume %s, page %u", gid_format(&volume->vid).text, pageidx);
+    *ret_good = *ret_good &&
+                checksum_matches(version->checksum, page_checksum(&volume->vid, pageidx, to, version->size));
     return GRAFT_OK;
 }
 
-// The bytes of a page that arrived, NULL if it has not. Both are written in one batch, so bytes that are
-// missing although the page is said to have arrived are lost, unless it arrived just between the two looks.
-static enum graft_status get_fetched(struct store_volume *volume, uint32_t pageidx, uint64_t mark_lsn,
-                                     uint64_t remote_lsn, rocksdb_pinnableslice_t **ret_slice, bool *ret_lost,
-                                     struct graft_error *err)
+// Between the look-up and the read the cleaner may have moved the page, and the place may hold another by now. So bytes
+// that are not the version's are looked up again, and are damage only where the index still points.
+static enum graft_status read_local(struct store_volume *volume, uint32_t pageidx, uint64_t lsn,
+                                    struct store_version version, void *to, struct store_page *ret_page,
+                                    struct store_hint *ret_at, struct graft_error *err)
 {
-    struct store_key key = store_key_fetched(volume->number, pageidx, mark_lsn);
-    enum graft_status status = store_get(volume->store->fetched, FETCHED_PAGES, &key, ret_slice, err);
-    bool arrived = false;
-    if (status == GRAFT_OK && !*ret_slice)
-        status = has_arrived(volume, pageidx, mark_lsn, remote_lsn, &arrived, err);
-    if (status == GRAFT_OK && arrived)
-        status = store_get(volume->store->fetched, FETCHED_PAGES, &key, ret_slice, err);
-    *ret_lost = status == GRAFT_CORRUPT || (arrived && !*ret_slice);
-    return status == GRAFT_CORRUPT ? GRAFT_OK : status;
+    bool good = false;
+    while (version.kind == STORE_VERSION_AVAILABLE) {
+        enum graft_status status = read_place(volume, pageidx, &version, to, &good, err);
+        if (status != GRAFT_OK)
+            return status;
+        if (good) {
+            *ret_page =
+                (struct store_page){.pageidx = pageidx, .state = STORE_PAGE_AVAILABLE, .size = version.size};
+            if (ret_at)
+                *ret_at = (struct store_hint){
+                    .place = version.place, .size = version.size, .checksum = version.checksum};
+            return GRAFT_OK;
+        }
+        struct store_version now;
+        status = look_again(volume, pageidx, lsn, &version, &now, err);
+        if (status != GRAFT_OK)
+            return status;
+        version = now;
+    }
+    return store_read_version(volume, pageidx, lsn, &version, to, ret_page, ret_at, err);
+}
+
+enum graft_status store_read_indexed(struct store_volume *volume, uint32_t pageidx, uint64_t lsn, void *to,
+                                     struct store_page *ret_page, struct graft_error *err)
+{
+    struct store_version version;
+    bool exists;
+    enum graft_status status = get_version(volume, pageidx, lsn, &version, &exists, err);
+    if (status == GRAFT_OK && !exists)
+        return error_set(err, GRAFT_CORRUPT, GRAFT_DETAIL_BAD_MESSAGE,
+                         "volume %s, page %u, local LSN %llu: the local index lost it",
+                         gid_format(&volume->vid).text, pageidx, (unsigned long long)lsn);
+    return status == GRAFT_OK ? store_read_version(volume, pageidx, lsn, &version, to, ret_page, NULL, err)
+                              : status;
 }
 
 static enum graft_status read_fetched(struct store_volume *volume, uint32_t pageidx, uint64_t mark_lsn,
                                       uint64_t remote_lsn, void *to, struct store_page *ret_page,
-                                      struct graft_error *err)
+                                      struct store_hint *ret_at, struct graft_error *err)
 {
-    _cleanup_(rocks_slice_free_p) rocksdb_pinnableslice_t *slice = NULL;
-    bool lost;
-    enum graft_status status = get_fetched(volume, pageidx, mark_lsn, remote_lsn, &slice, &lost, err);
+    struct store_arrived arrived;
+    bool found;
+    enum graft_status status =
+        store_fetched_read(volume, pageidx, mark_lsn, remote_lsn, to, &arrived, &found, err);
     if (status != GRAFT_OK)
         return status;
-    *ret_page = (struct store_page){.pageidx = pageidx, .state = STORE_PAGE_PENDING, .mark_lsn = mark_lsn};
-    struct store_fetched fetched;
-    if (slice && (!store_fetched_decode(rocks_slice(slice), &fetched) ||
-                  !fetched_is_good(volume, pageidx, remote_lsn, &fetched)))
-        lost = true;
-    if (lost)
-        drop_fetched(volume, pageidx, mark_lsn);
-    if (lost || !slice)
+    if (!found) {
+        *ret_page =
+            (struct store_page){.pageidx = pageidx, .state = STORE_PAGE_PENDING, .mark_lsn = mark_lsn};
         return GRAFT_OK;
-    ret_page->mark_lsn = 0;
-    ret_page->state = fetched.empty ? STORE_PAGE_EMPTY : STORE_PAGE_AVAILABLE;
-    ret_page->size = (uint32_t)fetched.data.size;
-    if (!fetched.empty)
-        memcpy(to, fetched.data.data, fetched.data.size);
+    }
+    *ret_page = (struct store_page){.pageidx = pageidx,
+                                    .state = arrived.empty ? STORE_PAGE_EMPTY : STORE_PAGE_AVAILABLE,
+                                    .size = arrived.size};
+    if (ret_at)
+        *ret_at = (struct store_hint){.remote_lsn = remote_lsn,
+                                      .place = arrived.place,
+                                      .size = arrived.empty ? STORE_HINT_EMPTY : arrived.size,
+                                      .checksum = arrived.checksum};
     return GRAFT_OK;
 }
 
 enum graft_status store_read_version(struct store_volume *volume, uint32_t pageidx, uint64_t lsn,
                                      const struct store_version *version, void *to,
-                                     struct store_page *ret_page, struct graft_error *err)
+                                     struct store_page *ret_page, struct store_hint *ret_at,
+                                     struct graft_error *err)
 {
     if (version->kind == STORE_VERSION_AVAILABLE)
-        return read_local(volume, pageidx, lsn, version->size, to, ret_page, err);
-    return read_fetched(volume, pageidx, lsn, version->remote_lsn, to, ret_page, err);
+        return read_local(volume, pageidx, lsn, *version, to, ret_page, ret_at, err);
+    return read_fetched(volume, pageidx, lsn, version->remote_lsn, to, ret_page, ret_at, err);
 }
 
 // ---- where to ask
@@ -299,24 +365,29 @@ static enum graft_status asker_ask(struct asker *asker, struct store_page *page,
 
 // ---- reading
 
-static enum graft_status read_hinted(struct store_pin *pin, uint32_t pageidx, void *to,
-                                     struct store_page *ret_page, bool *ret_done, struct graft_error *err)
+// What a hint says, if it still holds: bytes that were moved are looked up.
+static bool read_hinted(struct store_pin *pin, uint32_t pageidx, void *to, struct store_page *ret_page)
 {
     struct store_volume *volume = pin->volume;
     struct store_hint hint;
-    *ret_done = false;
+    bool good = false;
     if (!store_hints_get(volume->store->hints, volume->number, pageidx, pin->lsn, &hint))
-        return GRAFT_OK;
-    struct store_version version = {.kind = STORE_VERSION_AVAILABLE, .size = SIZE_UNKNOWN};
-    if (hint.remote_lsn > 0)
-        version = (struct store_version){.kind = STORE_VERSION_PENDING, .remote_lsn = hint.remote_lsn};
-    struct store_page page;
-    enum graft_status status = store_read_version(volume, pageidx, hint.lsn, &version, to, &page, err);
-    if (status != GRAFT_OK || page.state == STORE_PAGE_PENDING)
-        return status;
-    *ret_page = page;
-    *ret_done = true;
-    return GRAFT_OK;
+        return false;
+    if (hint.size == STORE_HINT_EMPTY) {
+        *ret_page = (struct store_page){.pageidx = pageidx, .state = STORE_PAGE_EMPTY};
+        return true;
+    }
+    if (hint.remote_lsn > 0) {
+        struct store_arrived arrived = {.size = hint.size, .place = hint.place, .checksum = hint.checksum};
+        good = store_fetched_load(volume, pageidx, &arrived, to);
+    } else {
+        struct store_version version = {.size = hint.size, .place = hint.place, .checksum = hint.checksum};
+        if (read_place(volume, pageidx, &version, to, &good, NULL) != GRAFT_OK)
+            good = false;
+    }
+    if (good)
+        *ret_page = (struct store_page){.pageidx = pageidx, .state = STORE_PAGE_AVAILABLE, .size = hint.size};
+    return good;
 }
 
 static enum graft_status read_found(struct store_pin *pin, uint32_t pageidx, const struct store_found *found,
@@ -324,8 +395,9 @@ static enum graft_status read_found(struct store_pin *pin, uint32_t pageidx, con
 {
     struct store_volume *volume = pin->volume;
     struct store_page page;
+    struct store_hint hint;
     enum graft_status status =
-        store_read_version(volume, pageidx, found->lsn, &found->version, to, &page, err);
+        store_read_version(volume, pageidx, found->lsn, &found->version, to, &page, &hint, err);
     if (status != GRAFT_OK)
         return status;
     if (page.state == STORE_PAGE_PENDING) {
@@ -337,11 +409,10 @@ static enum graft_status read_found(struct store_pin *pin, uint32_t pageidx, con
         if (status != GRAFT_OK)
             return status;
     } else {
-        struct store_hint hint = {.number = volume->number,
-                                  .lsn = found->lsn,
-                                  .upto = pin->lsn,
-                                  .remote_lsn = found->version.remote_lsn,
-                                  .pageidx = pageidx};
+        hint.number = volume->number;
+        hint.lsn = found->lsn;
+        hint.upto = pin->lsn;
+        hint.pageidx = pageidx;
         store_hints_put(volume->store->hints, &hint);
     }
     *ret_page = page;
@@ -363,10 +434,8 @@ enum graft_status store_read(struct store_pin *pin, uint32_t pageidx, void *to, 
         *ret_page = (struct store_page){.pageidx = pageidx, .state = STORE_PAGE_EMPTY};
         return GRAFT_OK;
     }
-    bool done;
-    status = read_hinted(pin, pageidx, to, ret_page, &done, err);
-    if (status != GRAFT_OK || done)
-        return status;
+    if (read_hinted(pin, pageidx, to, ret_page))
+        return GRAFT_OK;
 
     _cleanup_(store_view_close) struct store_view view = {.pin = pin};
     status = store_view_open(pin, &view, err);
@@ -411,9 +480,10 @@ static enum graft_status missing_in_run(struct missing *missing, uint64_t first,
             continue;
         }
         bool arrived = true;
+        struct store_arrived there;
         if (found.version.kind == STORE_VERSION_PENDING)
-            status =
-                has_arrived(pin->volume, (uint32_t)page, found.lsn, found.version.remote_lsn, &arrived, err);
+            status = store_fetched_find(pin->volume, (uint32_t)page, found.lsn, found.version.remote_lsn,
+                                        &there, &arrived, err);
         if (status == GRAFT_OK && !arrived) {
             struct store_page *to = &missing->to[missing->count++];
             *to = (struct store_page){

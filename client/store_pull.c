@@ -141,7 +141,8 @@ static enum graft_status stage_marks(struct store_volume *volume, struct takeove
         status = store_change_part(&change, ++takeover->parts, 0, 0, list, err);
     if (status != GRAFT_OK)
         return status;
-    store_change_note_staging(&change);
+    struct store_staging note = {.lsn = takeover->lsn, .cut = UINT32_MAX};
+    store_change_note_staging(&change, &note);
     status = FAILPOINT_ERROR("pull.stage.before", err);
     if (status == GRAFT_OK)
         status = store_write(volume->store, volume->store->local, false, change.batch, err);
@@ -186,9 +187,9 @@ static enum graft_status take_over_locked(struct store_volume *volume, struct ta
     }
     if (status == GRAFT_OK)
         status = publish_locked(volume, takeover, before, &cursor, err);
-    // If that fails too the store is closed, and the next opening does it.
+    // If that fails too, the next one to write there does it.
     if (status != GRAFT_OK && takeover->parts > 0)
-        store_drop_staged(volume->store, volume->number, takeover->lsn, NULL);
+        store_drop_staged_locked(volume, NULL);
     return status;
 }
 

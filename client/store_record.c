@@ -10,6 +10,10 @@
 #define TAG_FORK 'K'
 #define TAG_STAGING 'S'
 #define TAG_NEXT_NUMBER 'N'
+#define EXTENT_AGE 1
+#define TAG_VID 'M'
+#define TAG_DELETED 'X'
+#define TAG_CLAIMS 'L'
 #define SUPERSEDED_VERSION 0
 #define SUPERSEDED_CUT 1
 
@@ -76,6 +80,37 @@ struct store_key store_key_staging(uint64_t number)
     return tagged_number(TAG_STAGING, number);
 }
 
+struct store_key store_key_vid(uint64_t number)
+{
+    return tagged_number(TAG_VID, number);
+}
+
+struct store_key store_key_deleted(uint64_t number)
+{
+    return tagged_number(TAG_DELETED, number);
+}
+
+struct store_key store_key_claims(void)
+{
+    struct store_key key = {.size = 0};
+    key_add_byte(&key, TAG_CLAIMS);
+    return key;
+}
+
+struct store_key store_key_extent(uint32_t extent)
+{
+    struct store_key key = {.size = 0};
+    key_add_32(&key, extent);
+    return key;
+}
+
+struct store_key store_key_extent_age(uint32_t extent)
+{
+    struct store_key key = store_key_extent(extent);
+    key_add_byte(&key, EXTENT_AGE);
+    return key;
+}
+
 struct store_key store_key_number(uint64_t number)
 {
     struct store_key key = {.size = 0};
@@ -134,11 +169,37 @@ bool store_key_parse_vid(struct bytes key, struct gid *ret_vid)
            GRAFT_OK;
 }
 
-bool store_key_parse_staging(struct bytes key, uint64_t *ret_number)
+static bool parse_tagged_number(struct bytes key, uint8_t tag, uint64_t *ret_number)
 {
-    if (key.size != 9 || key.data[0] != TAG_STAGING)
+    if (key.size != 9 || key.data[0] != tag)
         return false;
     *ret_number = get_be64(key.data + 1);
+    return true;
+}
+
+bool store_key_parse_staging(struct bytes key, uint64_t *ret_number)
+{
+    return parse_tagged_number(key, TAG_STAGING, ret_number);
+}
+
+bool store_key_parse_deleted(struct bytes key, uint64_t *ret_number)
+{
+    return parse_tagged_number(key, TAG_DELETED, ret_number);
+}
+
+bool store_key_parse_extent(struct bytes key, uint32_t *ret_extent)
+{
+    if (key.size != 4)
+        return false;
+    *ret_extent = get_be32(key.data);
+    return true;
+}
+
+bool store_key_parse_extent_age(struct bytes key, uint32_t *ret_extent)
+{
+    if (key.size != 5 || key.data[4] != EXTENT_AGE)
+        return false;
+    *ret_extent = get_be32(key.data);
     return true;
 }
 
@@ -429,7 +490,9 @@ size_t store_version_encode(const struct store_version *version, uint8_t to[STOR
     to[0] = (uint8_t)version->kind;
     if (version->kind == STORE_VERSION_AVAILABLE) {
         put_le32(to + 1, version->size);
-        return 5;
+        put_le64(to + 5, version->place);
+        put_le64(to + 13, version->checksum);
+        return 21;
     }
     CHECK(version->kind == STORE_VERSION_PENDING);
     put_le64(to + 1, version->remote_lsn);
@@ -438,9 +501,13 @@ size_t store_version_encode(const struct store_version *version, uint8_t to[STOR
 
 bool store_version_decode(struct bytes value, struct store_version *ret_version)
 {
-    if (value.size == 5 && value.data[0] == STORE_VERSION_AVAILABLE) {
-        *ret_version =
-            (struct store_version){.kind = STORE_VERSION_AVAILABLE, .size = get_le32(value.data + 1)};
+    if (value.size == 21 && value.data[0] == STORE_VERSION_AVAILABLE) {
+        *ret_version = (struct store_version){
+            .kind = STORE_VERSION_AVAILABLE,
+            .size = get_le32(value.data + 1),
+            .place = get_le64(value.data + 5),
+            .checksum = get_le64(value.data + 13),
+        };
         return ret_version->size <= PAGE_SIZE_MAX;
     }
     if (value.size == 9 && value.data[0] == STORE_VERSION_PENDING) {
@@ -467,40 +534,54 @@ bool store_superseded_decode(struct bytes value, uint64_t *ret_lsn, enum store_v
     return true;
 }
 
-#define FETCHED_BYTES 1
-#define FETCHED_EMPTY 2
-
-void store_fetched_encode_header(const struct store_fetched *fetched, uint8_t to[STORE_FETCHED_HEADER_SIZE])
+void store_staging_encode(const struct store_staging *staging, uint8_t to[STORE_STAGING_SIZE])
 {
-    to[0] = fetched->empty ? FETCHED_EMPTY : FETCHED_BYTES;
-    put_le64(to + 1, fetched->remote_lsn);
-    put_le64(to + 9, fetched->checksum);
+    put_le64(to, staging->lsn);
+    put_le32(to + 8, staging->runs);
+    put_le64(to + 12, staging->seq);
+    put_le32(to + 20, staging->cut);
 }
 
-bool store_fetched_decode(struct bytes value, struct store_fetched *ret_fetched)
+bool store_staging_decode(struct bytes value, struct store_staging *ret_staging)
 {
-    if (value.size < STORE_FETCHED_HEADER_SIZE ||
-        value.size > STORE_FETCHED_HEADER_SIZE + (size_t)PAGE_SIZE_MAX)
+    if (value.size != STORE_STAGING_SIZE)
         return false;
-    if (value.data[0] != FETCHED_BYTES && value.data[0] != FETCHED_EMPTY)
-        return false;
-    *ret_fetched = (struct store_fetched){
-        .empty = value.data[0] == FETCHED_EMPTY,
-        .remote_lsn = get_le64(value.data + 1),
-        .checksum = get_le64(value.data + 9),
-        .data = {value.data + STORE_FETCHED_HEADER_SIZE, value.size - STORE_FETCHED_HEADER_SIZE},
+    *ret_staging = (struct store_staging){
+        .lsn = get_le64(value.data),
+        .runs = get_le32(value.data + 8),
+        .seq = get_le64(value.data + 12),
+        .cut = get_le32(value.data + 20),
     };
-    return !ret_fetched->empty || ret_fetched->data.size == 0;
+    return true;
 }
 
-bool store_arrived_decode(struct bytes value, struct store_fetched *ret_fetched)
+#define ARRIVED_BYTES 1
+#define ARRIVED_EMPTY 2
+
+void store_arrived_encode(const struct store_arrived *arrived, uint8_t to[STORE_ARRIVED_SIZE])
 {
-    if (value.size != STORE_ARRIVED_SIZE ||
-        (value.data[0] != FETCHED_BYTES && value.data[0] != FETCHED_EMPTY))
+    CHECK(!arrived->empty || (arrived->size == 0 && arrived->place == 0 && arrived->checksum == 0));
+    to[0] = arrived->empty ? ARRIVED_EMPTY : ARRIVED_BYTES;
+    put_le64(to + 1, arrived->remote_lsn);
+    put_le64(to + 9, arrived->place);
+    put_le32(to + 17, arrived->size);
+    put_le64(to + 21, arrived->checksum);
+}
+
+bool store_arrived_decode(struct bytes value, struct store_arrived *ret_arrived)
+{
+    if (value.size != STORE_ARRIVED_SIZE || value.data[0] < ARRIVED_BYTES || value.data[0] > ARRIVED_EMPTY)
         return false;
-    *ret_fetched = (struct store_fetched){.empty = value.data[0] == FETCHED_EMPTY,
-                                          .remote_lsn = get_le64(value.data + 1)};
-    return true;
+    *ret_arrived = (struct store_arrived){
+        .empty = value.data[0] == ARRIVED_EMPTY,
+        .remote_lsn = get_le64(value.data + 1),
+        .place = get_le64(value.data + 9),
+        .size = get_le32(value.data + 17),
+        .checksum = get_le64(value.data + 21),
+    };
+    if (ret_arrived->empty)
+        return ret_arrived->size == 0 && ret_arrived->place == 0 && ret_arrived->checksum == 0;
+    return ret_arrived->size <= PAGE_SIZE_MAX;
 }
 
 // ---- DIR/client
@@ -526,7 +607,7 @@ enum graft_status store_client_decode(struct bytes file, const char *path, struc
     if (format != STORE_FORMAT)
         return error_set(err, GRAFT_INVALID, GRAFT_DETAIL_BAD_ARGUMENT,
                          "%s: this data directory has format %u and this library reads format %u; use the "
-                         "version of graft that made it",
+                         "version of graft that made it, or clone its volumes into a new one",
                          path, format, STORE_FORMAT);
     if (file.size != STORE_CLIENT_FILE_SIZE ||
         !checksum_matches(get_le64(file.data + STORE_CLIENT_FILE_SIZE - 8),

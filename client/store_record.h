@@ -2,30 +2,34 @@
 //
 // The keys and values that the local store keeps in RocksDB, and nothing else: no I/O here.
 //
-// Database `local` (every commit synced):
+// Database `local`, beside the page files in DIR/pages (extents.h, run.h), where the bytes of local commits are:
 //
 //     family      key                                         value
 //     volumes     'V' ‖ VID                                   volume record, below
 //                 'R' ‖ number 8                              the CommitRequest of the push under way
 //                 'F' ‖ number 8                              the CommitRequest of its fence (FENCING)
 //                 'K' ‖ number 8                              VID of a fork that was begun 16 ‖ its base: LSN 8, chain 16
-//                 'S' ‖ number 8                              local LSN 8 at which versions are staged
+//                 'S' ‖ number 8                              what is staged: local LSN 8 ‖ runs in the log 4 ‖
+//                                                             the last one's seq 8 ‖ lowest page_count 4
+//                 'M' ‖ number 8                              VID of the volume 16
+//                 'X' ‖ number 8                              empty: a deleted volume, parts of which may be there
 //                 'N'                                         the next volume's number 8
-//     index       number 8 ‖ pageidx 4 ‖ ~local LSN 8         1 ‖ size 4: available
+//                 'L'                                         the page log's claims (page_log.h)
+//     index       number 8 ‖ pageidx 4 ‖ ~local LSN 8         1 ‖ size 4 ‖ place 8 ‖ page checksum 8: available
 //                                                             2 ‖ remote LSN 8: pending
-//     pages       the same                                    page checksum 8 ‖ bytes
+//     extents     extent 4                                    live bytes 8, of versions in the index; merges add
 //     commits     number 8 ‖ local LSN 8 ‖ part 4             part 0: page_count 4 ‖ cut 4 ‖ page set
 //                                                             part 1…: page set, what was staged
 //     superseded  number 8 ‖ 0 ‖ by local LSN 8 ‖ pageidx 4   local LSN 8 ‖ kind 1 (3: of the floor)
 //                 number 8 ‖ 1 ‖ by local LSN 8 ‖ cut 4       page_count before 4
 //     cuts        common/store/cut_index.h, prefix: number 8
 //
-// Database `fetched` (never synced):
+// Database `fetched`, beside the page cache in DIR/cache (never synced, neither of them):
 //
-//     fetched     number 8 ‖ pageidx 4 ‖ mark's local LSN 8   kind 1 (1: bytes, 2: never written) ‖
-//                                                             remote LSN 8 ‖ page checksum 8 ‖ bytes
-//     arrived     the same                                    kind 1 ‖ remote LSN 8: what can be known
-//                                                             without reading bytes
+//     arrived     number 8 ‖ pageidx 4 ‖ mark's local LSN 8   kind 1 (1: bytes, 2: never written) ‖
+//                                                             remote LSN 8 ‖ place 8 ‖ size 4 ‖ page checksum 8
+//     extents     extent 4                                    live bytes 8, of what arrived; merges add
+//                 extent 4 ‖ 1                                its age 8 (page_cache.h)
 //     tallies     number 8                                    requests 8 ‖ pages 8 ‖ bytes 8
 //
 // Integers in keys are big-endian, in values little-endian. `number` is the volume's in this store: never
@@ -82,6 +86,11 @@ struct store_key store_key_request(uint64_t number);
 struct store_key store_key_fence(uint64_t number);
 struct store_key store_key_fork(uint64_t number);
 struct store_key store_key_staging(uint64_t number);
+struct store_key store_key_extent(uint32_t extent);
+struct store_key store_key_extent_age(uint32_t extent);
+struct store_key store_key_vid(uint64_t number);
+struct store_key store_key_deleted(uint64_t number);
+struct store_key store_key_claims(void);
 struct store_key store_key_number(uint64_t number); // the prefix of a volume's keys in the other families
 struct store_key store_key_version(uint64_t number, uint32_t pageidx, uint64_t lsn);
 struct store_key store_key_commit(uint64_t number, uint64_t lsn, uint32_t part);
@@ -92,6 +101,9 @@ struct store_key store_key_fetched(uint64_t number, uint32_t pageidx, uint64_t m
 // Each is false for bytes that are no such key.
 bool store_key_parse_vid(struct bytes key, struct gid *ret_vid);
 bool store_key_parse_staging(struct bytes key, uint64_t *ret_number);
+bool store_key_parse_extent(struct bytes key, uint32_t *ret_extent);
+bool store_key_parse_extent_age(struct bytes key, uint32_t *ret_extent);
+bool store_key_parse_deleted(struct bytes key, uint64_t *ret_number);
 bool store_key_parse_version(struct bytes key, uint32_t *ret_pageidx, uint64_t *ret_lsn);
 bool store_key_parse_fetched(struct bytes key, uint32_t *ret_pageidx, uint64_t *ret_mark_lsn);
 bool store_key_parse_commit(struct bytes key, uint64_t *ret_lsn, uint32_t *ret_part);
@@ -119,11 +131,13 @@ enum store_version_kind {
 
 struct store_version {
     enum store_version_kind kind;
-    uint32_t size;       // AVAILABLE
+    uint32_t size;       // AVAILABLE, and the next two
+    uint64_t place;      // in DIR/pages; nothing is there if size is 0
+    uint64_t checksum;   // page_checksum()
     uint64_t remote_lsn; // PENDING
 };
 
-#define STORE_VERSION_SIZE_MAX 9
+#define STORE_VERSION_SIZE_MAX 21
 size_t store_version_encode(const struct store_version *version, uint8_t to[STORE_VERSION_SIZE_MAX]);
 bool store_version_decode(struct bytes value, struct store_version *ret_version);
 
@@ -131,26 +145,34 @@ bool store_version_decode(struct bytes value, struct store_version *ret_version)
 void store_superseded_encode(uint64_t lsn, enum store_version_kind kind, uint8_t to[STORE_SUPERSEDED_SIZE]);
 bool store_superseded_decode(struct bytes value, uint64_t *ret_lsn, enum store_version_kind *ret_kind);
 
-#define STORE_PAGE_HEADER_SIZE 8     // before a page's bytes in `pages`
-#define STORE_FETCHED_HEADER_SIZE 17 // before a page's bytes in `fetched`
-#define STORE_ARRIVED_SIZE 9         // the first bytes of that header
-
-struct store_fetched {
-    bool empty;
-    uint64_t remote_lsn;
-    uint64_t checksum;
-    struct bytes data; // borrows the value
+// What 'S' says of the versions above a head.
+struct store_staging {
+    uint64_t lsn;
+    uint32_t runs; // of the commit, in the page log; 0 for a pull's marks
+    uint64_t seq;  // of the last of them
+    uint32_t cut;  // the lowest page_count so far
 };
-void store_fetched_encode_header(const struct store_fetched *fetched, uint8_t to[STORE_FETCHED_HEADER_SIZE]);
-bool store_fetched_decode(struct bytes value, struct store_fetched *ret_fetched);
-// Only `empty` and `remote_lsn` are set.
-bool store_arrived_decode(struct bytes value, struct store_fetched *ret_fetched);
+#define STORE_STAGING_SIZE 24
+void store_staging_encode(const struct store_staging *staging, uint8_t to[STORE_STAGING_SIZE]);
+bool store_staging_decode(struct bytes value, struct store_staging *ret_staging);
+
+// A page that arrived.
+struct store_arrived {
+    bool empty; // it was never written: the rest but remote_lsn is zero
+    uint32_t size;
+    uint64_t remote_lsn;
+    uint64_t place; // in the page cache; nothing is there if size is 0
+    uint64_t checksum;
+};
+#define STORE_ARRIVED_SIZE 29
+void store_arrived_encode(const struct store_arrived *arrived, uint8_t to[STORE_ARRIVED_SIZE]);
+bool store_arrived_decode(struct bytes value, struct store_arrived *ret_arrived);
 
 #define STORE_COMMIT_HEADER_SIZE 8
 #define STORE_PART_SIZE_MAX (1 * MIB) // a value in `commits`
 
 // The file DIR/client: "GRFTCLI1" 8 ‖ format 4 ‖ CID 16 ‖ XXH3-64 of all before.
-#define STORE_FORMAT 1u
+#define STORE_FORMAT 2u
 #define STORE_CLIENT_FILE_SIZE 36
 void store_client_encode(const struct gid *cid, uint8_t to[STORE_CLIENT_FILE_SIZE]);
 // CORRUPT; INVALID / BAD_ARGUMENT for a format of another version.

@@ -34,7 +34,7 @@ static struct store_volume *add_volume(struct store *store, const struct store_r
     volume->kind = record->state.kind;
     volume->record = *record;
     volume->references = 1;
-    mutex_init(&volume->commit_lock, RANK_VOLUME);
+    mutex_init_ordered(&volume->commit_lock, RANK_VOLUME, volume->number);
     TAILQ_INIT(&volume->pins);
     // Pins are gone since the last opening: what they kept is looked at again by the first sweep.
     volume->sweep = (struct store_sweep){.versions_from = 0, .cuts_from = 0};
@@ -42,6 +42,7 @@ static struct store_volume *add_volume(struct store *store, const struct store_r
     if (record->state.push.phase != STORE_PUSH_IDLE)
         store_pins_add_locked(volume, record->state.push.to_lsn);
     HASH_ADD(by_vid, store->volumes, vid, GID_SIZE, volume);
+    HASH_ADD(by_number, store->numbers, number, sizeof volume->number, volume);
     return volume;
 }
 
@@ -50,6 +51,16 @@ struct store_volume *store_volume_ref(struct store_volume *volume)
     LOCK_GUARD(&volume->store->lock);
     CHECK(volume->references > 0);
     volume->references++;
+    return volume;
+}
+
+struct store_volume *store_volume_find_number(struct store *store, uint64_t number)
+{
+    LOCK_GUARD(&store->lock);
+    struct store_volume *volume = NULL;
+    HASH_FIND(by_number, store->numbers, &number, sizeof number, volume);
+    if (volume)
+        volume->references++;
     return volume;
 }
 
@@ -76,8 +87,10 @@ void store_volume_close(struct store_volume *volume)
     mutex_lock(&store->lock);
     CHECK(volume->references > 0);
     bool last = --volume->references == 0;
-    if (last)
+    if (last) {
         HASH_DELETE(by_vid, store->volumes, volume);
+        HASH_DELETE(by_number, store->numbers, volume);
+    }
     mutex_unlock(&store->lock);
     if (last)
         free_volume(volume);
@@ -85,8 +98,8 @@ void store_volume_close(struct store_volume *volume)
 
 // ---- making, opening, deleting
 
-static enum graft_status read_record(struct store *store, const struct gid *vid, bool *ret_exists,
-                                     struct store_record *ret_record, struct graft_error *err)
+enum graft_status store_read_record(struct store *store, const struct gid *vid, bool *ret_exists,
+                                    struct store_record *ret_record, struct graft_error *err)
 {
     struct store_key key = store_key_volume(vid);
     _cleanup_(rocks_slice_free_p) rocksdb_pinnableslice_t *value = NULL;
@@ -106,6 +119,24 @@ static void put_record(struct store *store, rocksdb_writebatch_t *batch, const s
     uint8_t value[STORE_RECORD_SIZE_MAX];
     size_t size = store_record_encode(record, value);
     store_put(store->local, batch, FAMILY_VOLUMES, &key, (struct bytes){value, size});
+}
+
+static void put_vid(struct store *store, rocksdb_writebatch_t *batch, uint64_t number, const struct gid *vid)
+{
+    struct store_key key = store_key_vid(number);
+    store_put(store->local, batch, FAMILY_VOLUMES, &key, (struct bytes){vid->bytes, GID_SIZE});
+}
+
+enum graft_status store_find_vid(struct store *store, uint64_t number, bool *ret_exists, struct gid *ret_vid,
+                                 struct graft_error *err)
+{
+    struct store_key key = store_key_vid(number);
+    _cleanup_(rocks_slice_free_p) rocksdb_pinnableslice_t *value = NULL;
+    enum graft_status status = store_get(store->local, FAMILY_VOLUMES, &key, &value, err);
+    *ret_exists = value != NULL;
+    if (status != GRAFT_OK || !value)
+        return status;
+    return gid_from_bytes(rocks_slice(value), GID_VOLUME, "vid", ret_vid, err);
 }
 
 static enum graft_status check_arguments(const struct gid *vid, uint32_t page_size,
@@ -132,7 +163,7 @@ static enum graft_status make_volume(struct store *store, struct store_record *r
     LOCK_GUARD(&store->table_lock);
     bool exists = false;
     struct store_record there;
-    enum graft_status status = read_record(store, vid, &exists, &there, err);
+    enum graft_status status = store_read_record(store, vid, &exists, &there, err);
     if (status != GRAFT_OK)
         return status;
     if (exists)
@@ -141,8 +172,10 @@ static enum graft_status make_volume(struct store *store, struct store_record *r
 
     record->number = store->next_number;
     _cleanup_(rocks_batch_free_p) rocksdb_writebatch_t *batch = rocksdb_writebatch_create();
-    if (!origin)
+    if (!origin) {
         put_record(store, batch, record);
+        put_vid(store, batch, record->number, vid);
+    }
     struct store_key key = store_key_next_number();
     uint8_t next[8];
     put_le64(next, record->number + 1);
@@ -207,6 +240,17 @@ enum graft_status store_volume_prepare(const struct store_volume *origin, const 
     return make_volume(origin->store, &record, origin, ret_volume, err);
 }
 
+// Did somebody who had the volume open fail to remove what was staged?
+static enum graft_status has_staged(struct store *store, uint64_t number, bool *ret_staged,
+                                    struct graft_error *err)
+{
+    struct store_key key = store_key_staging(number);
+    _cleanup_(rocks_slice_free_p) rocksdb_pinnableslice_t *value = NULL;
+    enum graft_status status = store_get(store->local, FAMILY_VOLUMES, &key, &value, err);
+    *ret_staged = value != NULL;
+    return status;
+}
+
 enum graft_status store_volume_open(struct store *store, const struct gid *vid,
                                     struct store_volume **ret_volume, struct graft_error *err)
 {
@@ -218,17 +262,28 @@ enum graft_status store_volume_open(struct store *store, const struct gid *vid,
     if (!volume) {
         bool exists = false;
         struct store_record record;
-        status = read_record(store, vid, &exists, &record, err);
+        status = store_read_record(store, vid, &exists, &record, err);
         if (status != GRAFT_OK)
             return status;
         if (!exists)
             return error_set(err, GRAFT_NOT_FOUND, GRAFT_DETAIL_NO_SUCH_VOLUME,
                              "this data directory has no volume %s", gid_format(vid).text);
+        bool staged;
+        status = has_staged(store, record.number, &staged, err);
+        if (status != GRAFT_OK)
+            return status;
         volume = add_volume(store, &record);
+        volume->undropped = staged;
     }
     *ret_volume = volume;
     return GRAFT_OK;
 }
+
+// ---- deleting
+//
+//     the record goes, and 'X' comes ──▶ the index, batch by batch ──▶ the other families, and 'X'
+//
+// An opening goes on where a crash ended that.
 
 static void delete_range(struct rocks *rocks, rocksdb_writebatch_t *batch, unsigned family, uint64_t number)
 {
@@ -238,12 +293,75 @@ static void delete_range(struct rocks *rocks, rocksdb_writebatch_t *batch, unsig
                                        (const char *)to.bytes, to.size);
 }
 
-enum graft_status store_volume_delete(struct store *store, const struct gid *vid, struct graft_error *err)
+static void add_dead(struct bytes value, struct extent_changes *changes)
 {
-    enum graft_status status = store_check_usable(store, err);
+    struct store_version version;
+    if (store_version_decode(value, &version) && version.kind == STORE_VERSION_AVAILABLE)
+        extent_changes_add(changes, version.place, -(int64_t)version.size);
+}
+
+// Removes a batch of index entries.
+static enum graft_status remove_some(struct store *store, uint64_t number, bool *ret_more,
+                                     struct graft_error *err)
+{
+    struct store_key prefix = store_key_number(number);
+    _cleanup_(rocks_batch_free_p) rocksdb_writebatch_t *batch = rocksdb_writebatch_create();
+    _cleanup_(extent_changes_release) struct extent_changes changes = {.count = 0};
+    LOCK_GUARD(&store->places_lock);
+    _cleanup_(rocks_scan_free_p) struct rocks_scan *scan = store_scan(store->local, FAMILY_INDEX, &prefix);
+    unsigned count = 0;
+    for (rocksdb_iter_seek_to_first(scan->iterator);
+         rocksdb_iter_valid(scan->iterator) && count < store->batch_entries;
+         rocksdb_iter_next(scan->iterator)) {
+        add_dead(rocks_iter_value(scan->iterator), &changes);
+        rocks_batch_delete(batch, store->local->families[FAMILY_INDEX], rocks_iter_key(scan->iterator));
+        count++;
+    }
+    enum graft_status status = rocks_iter_status(scan->iterator, "removing a deleted volume", err);
+    *ret_more = count == store->batch_entries;
+    return status == GRAFT_OK && count > 0 ? store_write_changes(store, batch, &changes, err) : status;
+}
+
+static enum graft_status finish_deletion(struct store *store, uint64_t number, struct graft_error *err)
+{
+    static const unsigned others[] = {FAMILY_COMMITS, FAMILY_SUPERSEDED, FAMILY_CUTS};
+    enum graft_status status = GRAFT_OK;
+    for (bool more = true; status == GRAFT_OK && more;) {
+        FAILPOINT("volume.delete.batch");
+        status = remove_some(store, number, &more, err);
+    }
     if (status != GRAFT_OK)
         return status;
-    LOCK_GUARD(&store->table_lock);
+    _cleanup_(rocks_batch_free_p) rocksdb_writebatch_t *batch = rocksdb_writebatch_create();
+    for (unsigned i = 0; i < ARRAY_COUNT(others); i++)
+        delete_range(store->local, batch, others[i], number);
+    struct store_key note = store_key_deleted(number);
+    store_delete(store->local, batch, FAMILY_VOLUMES, &note);
+    FAILPOINT("volume.delete.last");
+    return store_write(store, store->local, false, batch, err);
+}
+
+enum graft_status store_finish_deletions(struct store *store, struct graft_error *err)
+{
+    struct store_key prefix = {.bytes = {'X'}, .size = 1};
+    _cleanup_(rocks_scan_free_p) struct rocks_scan *scan = store_scan(store->local, FAMILY_VOLUMES, &prefix);
+    for (rocksdb_iter_seek_to_first(scan->iterator); rocksdb_iter_valid(scan->iterator);
+         rocksdb_iter_next(scan->iterator)) {
+        uint64_t number;
+        if (!store_key_parse_deleted(rocks_iter_key(scan->iterator), &number))
+            return error_set(err, GRAFT_CORRUPT, GRAFT_DETAIL_BAD_MESSAGE,
+                             "the local store's note of a deleted volume is damaged");
+        enum graft_status status = finish_deletion(store, number, err);
+        if (status != GRAFT_OK)
+            return status;
+    }
+    return rocks_iter_status(scan->iterator, "looking for deleted volumes", err);
+}
+
+// The table lock is held.
+static enum graft_status delete_record(struct store *store, const struct gid *vid, uint64_t *ret_number,
+                                       struct graft_error *err)
+{
     struct store_volume *open = find_and_ref(store, vid);
     if (open) {
         store_volume_close(open);
@@ -252,31 +370,45 @@ enum graft_status store_volume_delete(struct store *store, const struct gid *vid
     }
     bool exists = false;
     struct store_record record;
-    status = read_record(store, vid, &exists, &record, err);
+    enum graft_status status = store_read_record(store, vid, &exists, &record, err);
     if (status != GRAFT_OK)
         return status;
     if (!exists)
         return error_set(err, GRAFT_NOT_FOUND, GRAFT_DETAIL_NO_SUCH_VOLUME,
                          "this data directory has no volume %s", gid_format(vid).text);
-
     _cleanup_(rocks_batch_free_p) rocksdb_writebatch_t *batch = rocksdb_writebatch_create();
-    struct store_key keys[] = {store_key_volume(vid), store_key_request(record.number),
-                               store_key_fence(record.number), store_key_fork(record.number),
-                               store_key_staging(record.number)};
+    struct store_key keys[] = {
+        store_key_volume(vid),         store_key_request(record.number), store_key_fence(record.number),
+        store_key_fork(record.number), store_key_staging(record.number), store_key_vid(record.number)};
     for (size_t i = 0; i < ARRAY_COUNT(keys); i++)
         store_delete(store->local, batch, FAMILY_VOLUMES, &keys[i]);
-    for (unsigned family = FAMILY_INDEX; family < FAMILY_COUNT; family++)
-        delete_range(store->local, batch, family, record.number);
+    struct store_key note = store_key_deleted(record.number);
+    store_put(store->local, batch, FAMILY_VOLUMES, &note, (struct bytes){(const uint8_t *)"", 0});
     FAILPOINT("volume.delete.before");
     status = store_write(store, store->local, true, batch, err);
+    FAILPOINT("volume.delete.local");
+    *ret_number = record.number;
+    return status;
+}
+
+enum graft_status store_volume_delete(struct store *store, const struct gid *vid, struct graft_error *err)
+{
+    uint64_t number = 0;
+    enum graft_status status = store_check_usable(store, err);
     if (status != GRAFT_OK)
         return status;
-    FAILPOINT("volume.delete.local");
+    // The hand holds volumes open for a moment; nobody is to hear of that.
+    mutex_lock(&store->evict_lock);
+    mutex_lock(&store->table_lock);
+    mutex_unlock(&store->evict_lock);
+    status = delete_record(store, vid, &number, err);
+    mutex_unlock(&store->table_lock);
+    if (status == GRAFT_OK)
+        status = finish_deletion(store, number, err);
+    if (status != GRAFT_OK)
+        return status;
     // The number is never used again, so it does not matter if a crash loses this.
-    _cleanup_(rocks_batch_free_p) rocksdb_writebatch_t *fetched = rocksdb_writebatch_create();
-    for (unsigned family = 0; family < FETCHED_COUNT; family++)
-        delete_range(store->fetched, fetched, family, record.number);
-    return store_write(store, store->fetched, false, fetched, err);
+    return store_fetched_remove_volume(store, number, err);
 }
 
 enum graft_status store_volume_list(struct store *store, bool (*visit)(void *context, const struct gid *vid),
@@ -335,6 +467,7 @@ void store_put_record(struct store_volume *volume, rocksdb_writebatch_t *batch,
     put_record(volume->store, batch, next);
     // A fork's first record ends what its origin kept of it.
     if (volume->origin_number > 0) {
+        put_vid(volume->store, batch, volume->number, &volume->vid);
         struct store_key key = store_key_fork(volume->origin_number);
         store_delete(volume->store->local, batch, FAMILY_VOLUMES, &key);
     }
@@ -346,13 +479,18 @@ enum graft_status store_publish_locked(struct store_volume *volume, rocksdb_writ
     mutex_assert_held(&volume->commit_lock);
     store_put_record(volume, batch, next);
     enum graft_status status = store_write(volume->store, volume->store->local, synced, batch, err);
-    if (status != GRAFT_OK)
-        return status;
+    if (status == GRAFT_OK)
+        store_set_record_locked(volume, next);
+    return status;
+}
+
+void store_set_record_locked(struct store_volume *volume, const struct store_record *next)
+{
+    mutex_assert_held(&volume->commit_lock);
     volume->origin_number = 0;
     LOCK_GUARD(&volume->store->lock);
     CHECK(next->state.local_lsn >= volume->record.state.local_lsn);
     volume->record = *next;
-    return GRAFT_OK;
 }
 
 // Publishes a record that differs in small things only.

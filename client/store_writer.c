@@ -5,40 +5,15 @@
 //
 //               beyond STORE_WRITER_MEMORY_MAX
 //     in memory ────────────────────────────────▶ staging: the volume's one stager
-//         │ commit: one synced batch                 │ commit: the rest and the head in one synced batch
+//         │ commit (store_commit.c)                  │ commit: what is left, and the head
 //         ▼                                          ├──▶ committed
 //     committed                                      └──▶ doomed: somebody moved the head, and removed
 //                                                         what was staged
+#include "client/store_writer.h"
+
 #include <stdlib.h>
 
-#include "client/store_internal.h"
 #include "common/base/failpoint.h"
-
-// A page that a writer has in memory.
-struct own_page {
-    UT_hash_handle hh;
-    uint32_t pageidx;
-    uint32_t size;
-    uint8_t data[];
-};
-
-struct store_writer {
-    struct store_volume *volume;
-    struct store_pin *base;
-    uint32_t page_count;
-    uint32_t cut; // the lowest page_count so far
-    struct own_page *pages;
-    size_t pages_size; // memory of pages
-    struct pageset *staged;
-    uint32_t parts;      // lists of staged pages written
-    bool staged_was_cut; // those lists name pages that were cut off again
-    atomic_bool doomed;  // set under the commit lock
-};
-
-static uint64_t writer_lsn(const struct store_writer *writer)
-{
-    return writer->base->lsn + 1;
-}
 
 // ---- memory
 
@@ -96,16 +71,72 @@ static int by_pageidx(const struct own_page *a, const struct own_page *b)
     return (a->pageidx > b->pageidx) - (a->pageidx < b->pageidx);
 }
 
-// Adds the pages in memory to a change, ascending, and lists them.
-static enum graft_status add_pages(struct store_writer *writer, struct store_change *change,
-                                   struct pageset *list, struct graft_error *err)
+// Lists the pages in memory, ascending, and notes whom they supersede.
+enum graft_status store_writer_prepare(struct store_writer *writer, struct store_change *change,
+                                       struct pageset *list, struct graft_error *err)
 {
     HASH_SORT(writer->pages, by_pageidx);
     for (struct own_page *page = writer->pages; page; page = page->hh.next) {
-        enum graft_status status = store_change_page(change, page->pageidx, page->data, page->size, err);
+        enum graft_status status = store_change_supersede(change, page->pageidx, err);
         if (status != GRAFT_OK)
             return status;
         pageset_add(list, page->pageidx);
+    }
+    return store_take_room(writer->volume->store, writer->pages_size, err);
+}
+
+enum graft_status store_writer_fill_append(struct store_writer *writer, bool complete,
+                                           struct page_log_append *append, struct graft_error *err)
+{
+    const struct store_volume *volume = writer->volume;
+    size_t count = HASH_COUNT(writer->pages);
+    struct page_log_page *pages = calloc(count + 1, sizeof *pages);
+    if (!pages)
+        return error_set(err, GRAFT_INTERNAL, GRAFT_DETAIL_NO_MEMORY, "no memory for a commit");
+    *append = (struct page_log_append){
+        .header = {.kind = RUN_COMMIT,
+                   .complete = complete,
+                   .number = volume->number,
+                   .lsn = store_writer_lsn(writer),
+                   .part = writer->staged.runs,
+                   .page_count = writer->page_count,
+                   .cut = writer->run_cut,
+                   .group_count = 1},
+        .pages = pages,
+    };
+    for (struct own_page *page = writer->pages; page; page = page->hh.next)
+        pages[append->page_count++] = (struct page_log_page){
+            .entry = {.number = volume->number,
+                      .lsn = store_writer_lsn(writer),
+                      .checksum = page_checksum(&volume->vid, page->pageidx, page->data, page->size),
+                      .pageidx = page->pageidx,
+                      .size = page->size},
+            .data = page->data,
+        };
+    return GRAFT_OK;
+}
+
+void store_append_release(struct page_log_append *append)
+{
+    free(append->pages);
+}
+
+enum graft_status store_writer_index_locked(struct store_writer *writer, struct store_change *change,
+                                            const struct page_log_append *append, struct graft_error *err)
+{
+    mutex_assert_held(&writer->volume->store->places_lock);
+    for (uint32_t i = 0; i < append->page_count; i++) {
+        const struct run_entry *entry = &append->pages[i].entry;
+        if (pageset_contains(writer->staged.pages, entry->pageidx)) {
+            enum graft_status status = store_change_replace(change, entry->pageidx, err);
+            if (status != GRAFT_OK)
+                return status;
+        }
+        struct store_version version = {.kind = STORE_VERSION_AVAILABLE,
+                                        .size = entry->size,
+                                        .place = append->pages[i].place,
+                                        .checksum = entry->checksum};
+        store_change_page(change, entry->pageidx, &version);
     }
     return GRAFT_OK;
 }
@@ -126,7 +157,8 @@ enum graft_status store_writer_begin(struct store_volume *volume, struct store_w
     writer->volume = volume;
     writer->page_count = writer->base->page_count;
     writer->cut = writer->base->page_count;
-    writer->staged = pageset_new();
+    writer->run_cut = writer->base->page_count;
+    writer->staged.pages = pageset_new();
     *ret_writer = writer;
     return GRAFT_OK;
 }
@@ -141,15 +173,15 @@ uint32_t store_writer_page_count(const struct store_writer *writer)
     return writer->page_count;
 }
 
-static void free_writer(struct store_writer *writer)
+void store_writer_free(struct store_writer *writer)
 {
     forget_pages(writer);
-    pageset_free(writer->staged);
+    store_staged_release(&writer->staged);
     store_pin_release(writer->base);
     free(writer);
 }
 
-static enum graft_status check_base_locked(const struct store_writer *writer, struct graft_error *err)
+enum graft_status store_writer_check_locked(const struct store_writer *writer, struct graft_error *err)
 {
     uint64_t head = store_volume_record(writer->volume).state.local_lsn;
     if (!writer->doomed && head == writer->base->lsn)
@@ -163,10 +195,13 @@ static enum graft_status check_base_locked(const struct store_writer *writer, st
 
 // ---- staging
 
-static enum graft_status stage_locked(struct store_writer *writer, struct graft_error *err)
+// Nothing of a large commit whose index could not be written can be vouched for: its writer can only be aborted.
+static enum graft_status check_stageable_locked(struct store_writer *writer, struct graft_error *err)
 {
     struct store_volume *volume = writer->volume;
-    enum graft_status status = check_base_locked(writer, err);
+    if (writer->failure.status != GRAFT_OK)
+        return error_copy(err, &writer->failure);
+    enum graft_status status = store_writer_check_locked(writer, err);
     if (status != GRAFT_OK)
         return status;
     if (volume->stager && volume->stager != writer)
@@ -174,25 +209,57 @@ static enum graft_status stage_locked(struct store_writer *writer, struct graft_
                          "volume %s: another write larger than %llu bytes is under way; wait for it",
                          gid_format(&volume->vid).text,
                          (unsigned long long)volume->store->writer_memory_size);
+    return store_drop_leftover_locked(volume, err);
+}
+
+static enum graft_status index_staged_locked(struct store_writer *writer, struct store_change *change,
+                                             const struct page_log_append *append, struct graft_error *err)
+{
+    struct store_staging note = {.lsn = change->lsn,
+                                 .runs = writer->staged.runs + append->parts,
+                                 .seq = append->last_seq,
+                                 .cut = writer->cut};
+    store_change_note_staging(change, &note);
+    LOCK_GUARD(&writer->volume->store->places_lock);
+    enum graft_status status = store_writer_index_locked(writer, change, append, err);
+    if (status == GRAFT_OK)
+        status = FAILPOINT_ERROR("commit.stage.before", err);
+    if (status == GRAFT_OK)
+        status = store_change_stage(change, err);
+    FAILPOINT("commit.stage.after");
+    return status;
+}
+
+static enum graft_status stage_locked(struct store_writer *writer, struct graft_error *err)
+{
+    struct store_volume *volume = writer->volume;
+    enum graft_status status = check_stageable_locked(writer, err);
+    if (status != GRAFT_OK)
+        return status;
     _cleanup_(store_change_release) struct store_change change = {.volume = volume};
     _cleanup_(pageset_free_p) struct pageset *list = pageset_new();
-    status = store_change_init(&change, volume, writer_lsn(writer), UINT32_MAX, 0, err);
+    _cleanup_(store_append_release) struct page_log_append append = {.pages = NULL};
+    status = store_change_init(&change, volume, store_writer_lsn(writer), UINT32_MAX, 0, err);
     if (status == GRAFT_OK)
-        status = add_pages(writer, &change, list, err);
+        status = store_writer_prepare(writer, &change, list, err);
     if (status == GRAFT_OK)
-        status = store_change_part(&change, writer->parts + 1, 0, 0, list, err);
+        status = store_change_part(&change, writer->staged.lists + 1, 0, 0, list, err);
+    if (status == GRAFT_OK)
+        status = store_writer_fill_append(writer, false, &append, err);
+    if (status == GRAFT_OK)
+        status = store_log_append(volume->store, &append, 1, false, err);
     if (status != GRAFT_OK)
         return status;
-    store_change_note_staging(&change);
-    status = FAILPOINT_ERROR("commit.stage.before", err);
-    if (status == GRAFT_OK)
-        status = store_write(volume->store, volume->store->local, false, change.batch, err);
-    FAILPOINT("commit.stage.after");
+    status = index_staged_locked(writer, &change, &append, &writer->failure);
+    page_log_applied(volume->store->log, &append);
     if (status != GRAFT_OK)
-        return status;
+        return error_copy(err, &writer->failure);
     volume->stager = writer;
-    writer->parts++;
-    pageset_union(writer->staged, list);
+    writer->staged.lists++;
+    writer->staged.runs += append.parts;
+    writer->staged.seq = append.last_seq;
+    writer->run_cut = writer->page_count;
+    pageset_union(writer->staged.pages, list);
     forget_pages(writer);
     return GRAFT_OK;
 }
@@ -203,10 +270,10 @@ enum graft_status store_doom_stager_locked(struct store_volume *volume, const st
     mutex_assert_held(&volume->commit_lock);
     struct store_writer *stager = volume->stager;
     if (!stager || stager == but)
-        return GRAFT_OK;
+        return store_drop_leftover_locked(volume, err);
     stager->doomed = true;
     volume->stager = NULL;
-    return store_drop_staged(volume->store, volume->number, writer_lsn(stager), err);
+    return store_drop_staged_locked(volume, err);
 }
 
 // ---- writing
@@ -246,36 +313,16 @@ enum graft_status store_writer_write(struct store_writer *writer, uint32_t pagei
     return status;
 }
 
-// Removes staged pages above `page_count`.
 static enum graft_status cut_staged(struct store_writer *writer, uint32_t page_count, struct graft_error *err)
 {
-    if (pageset_max(writer->staged) <= page_count)
+    if (pageset_max(writer->staged.pages) <= page_count)
         return GRAFT_OK;
     struct store_volume *volume = writer->volume;
     LOCK_GUARD(&volume->commit_lock);
-    enum graft_status status = check_base_locked(writer, err);
+    enum graft_status status = store_writer_check_locked(writer, err);
     if (status != GRAFT_OK)
         return status;
-    struct pageset_cursor cursor = pageset_cursor(writer->staged);
-    cursor.next = (uint64_t)page_count + 1;
-    uint32_t pageidx;
-    bool more = pageset_next(&cursor, &pageidx);
-    while (more) {
-        _cleanup_(rocks_batch_free_p) rocksdb_writebatch_t *batch = rocksdb_writebatch_create();
-        for (unsigned i = 0; more && i < volume->store->batch_entries; i++) {
-            struct store_key key = store_key_version(volume->number, pageidx, writer_lsn(writer));
-            store_delete(volume->store->local, batch, FAMILY_INDEX, &key);
-            store_delete(volume->store->local, batch, FAMILY_PAGES, &key);
-            more = pageset_next(&cursor, &pageidx);
-        }
-        FAILPOINT("commit.cut_staged");
-        status = store_write(volume->store, volume->store->local, false, batch, err);
-        if (status != GRAFT_OK)
-            return status;
-    }
-    pageset_remove_above(writer->staged, page_count);
-    writer->staged_was_cut = true;
-    return GRAFT_OK;
+    return store_staged_cut_locked(&writer->staged, volume, store_writer_lsn(writer), page_count, err);
 }
 
 enum graft_status store_writer_truncate(struct store_writer *writer, uint32_t page_count,
@@ -294,22 +341,21 @@ enum graft_status store_writer_truncate(struct store_writer *writer, uint32_t pa
         }
     }
     writer->cut = MIN(writer->cut, page_count);
+    writer->run_cut = MIN(writer->run_cut, page_count);
     writer->page_count = page_count;
     return GRAFT_OK;
 }
 
-// A doomed writer's keys may hold another commit's bytes by now; that it is doomed was known before they
-// could.
+// A doomed writer's keys may hold another commit's pages by now, or none; that it is doomed was known before they could.
 static enum graft_status read_staged(struct store_writer *writer, uint32_t pageidx, void *to,
                                      struct store_page *ret_page, struct graft_error *err)
 {
-    static const struct store_version version = {.kind = STORE_VERSION_AVAILABLE, .size = UINT32_MAX};
     struct store_page page;
     enum graft_status status =
-        store_read_version(writer->volume, pageidx, writer_lsn(writer), &version, to, &page, err);
+        store_read_indexed(writer->volume, pageidx, store_writer_lsn(writer), to, &page, err);
     if (atomic_load(&writer->doomed)) {
         LOCK_GUARD(&writer->volume->commit_lock);
-        return check_base_locked(writer, err);
+        return store_writer_check_locked(writer, err);
     }
     if (status == GRAFT_OK)
         *ret_page = page;
@@ -327,7 +373,7 @@ enum graft_status store_writer_read(struct store_writer *writer, uint32_t pageid
         *ret_page = (struct store_page){.pageidx = pageidx, .state = STORE_PAGE_AVAILABLE, .size = own->size};
         return GRAFT_OK;
     }
-    if (pageset_contains(writer->staged, pageidx))
+    if (pageset_contains(writer->staged.pages, pageidx))
         return read_staged(writer, pageidx, to, ret_page, err);
     if (pageidx > writer->page_count || pageidx > writer->cut) {
         *ret_page = (struct store_page){.pageidx = pageidx, .state = STORE_PAGE_EMPTY};
@@ -336,133 +382,15 @@ enum graft_status store_writer_read(struct store_writer *writer, uint32_t pageid
     return store_read(writer->base, pageidx, to, to_size, ret_page, err);
 }
 
-// ---- committing
+// ---- ending
 
-static bool changed_nothing(const struct store_writer *writer)
-{
-    return !writer->pages && pageset_is_empty(writer->staged) &&
-           writer->page_count == writer->base->page_count && writer->cut == writer->base->page_count;
-}
-
-// The lists of staged pages, made anew where pages in them were cut off again.
-static enum graft_status list_staged_again(struct store_writer *writer, struct store_change *change,
-                                           struct graft_error *err)
-{
-    store_change_forget_lists(change, writer->parts);
-    struct pageset_cursor cursor = pageset_cursor(writer->staged);
-    uint32_t pageidx, part = 0;
-    bool more = pageset_next(&cursor, &pageidx);
-    while (more) {
-        _cleanup_(pageset_free_p) struct pageset *list = pageset_new();
-        for (unsigned i = 0; more && i < 16 * writer->volume->store->batch_entries; i++) {
-            pageset_add(list, pageidx);
-            more = pageset_next(&cursor, &pageidx);
-        }
-        enum graft_status status = store_change_part(change, ++part, 0, 0, list, err);
-        if (status != GRAFT_OK)
-            return status;
-    }
-    return GRAFT_OK;
-}
-
-static enum graft_status fill_commit(struct store_writer *writer, struct store_change *change,
-                                     struct pageset *list, struct graft_error *err)
-{
-    enum graft_status status = add_pages(writer, change, list, err);
-    if (status == GRAFT_OK)
-        status = store_change_part(change, 0, writer->page_count, writer->cut, list, err);
-    if (status == GRAFT_OK && writer->staged_was_cut)
-        status = list_staged_again(writer, change, err);
-    if (status == GRAFT_OK && writer->parts > 0)
-        store_change_end_staging(change);
-    return status;
-}
-
-// Nobody can come to what it staged any more.
-static enum graft_status drop_own_staged_locked(struct store_writer *writer, struct graft_error *err)
+enum graft_status store_writer_drop_staged_locked(struct store_writer *writer, struct graft_error *err)
 {
     struct store_volume *volume = writer->volume;
     if (volume->stager != writer)
         return GRAFT_OK;
     volume->stager = NULL;
-    return store_drop_staged(volume->store, volume->number, writer_lsn(writer), err);
-}
-
-static enum graft_status commit_locked(struct store_writer *writer, uint64_t *ret_lsn,
-                                       struct graft_error *err)
-{
-    struct store_volume *volume = writer->volume;
-    enum graft_status status = store_check_usable(volume->store, err);
-    if (status == GRAFT_OK)
-        status = check_base_locked(writer, err);
-    if (status != GRAFT_OK)
-        return status;
-    if (changed_nothing(writer)) {
-        // It may have staged pages and cut them off again: their lists would be taken for the next commit's.
-        status = drop_own_staged_locked(writer, err);
-        if (status == GRAFT_OK)
-            *ret_lsn = writer->base->lsn;
-        return status;
-    }
-    status = store_doom_stager_locked(volume, writer, err);
-    if (status != GRAFT_OK)
-        return status;
-
-    uint64_t lsn = writer_lsn(writer);
-    bool cuts = writer->cut < writer->base->page_count;
-    _cleanup_(store_change_release) struct store_change change = {.volume = volume};
-    _cleanup_(pageset_free_p) struct pageset *list = pageset_new();
-    status = store_change_init(&change, volume, lsn, cuts ? writer->cut : UINT32_MAX,
-                               writer->base->page_count, err);
-    if (status == GRAFT_OK)
-        status = fill_commit(writer, &change, list, err);
-    if (status != GRAFT_OK)
-        return status;
-    struct store_record next = store_volume_record(volume);
-    next.state.local_lsn = lsn;
-    next.state.page_count = writer->page_count;
-    if (cuts)
-        store_record_cut(&next, lsn, writer->cut);
-    status = FAILPOINT_ERROR("commit.publish.before", err);
-    if (status == GRAFT_OK)
-        status = store_publish_locked(volume, change.batch, &next,
-                                      volume->store->sync_commits || volume->origin_number > 0, err);
-    FAILPOINT("commit.publish.after");
-    if (status != GRAFT_OK)
-        return status;
-    if (volume->stager == writer)
-        volume->stager = NULL;
-
-    pageset_union(list, writer->staged);
-    store_counts_cut_locked(volume, writer->cut);
-    store_counts_available_locked(volume, list);
-    *ret_lsn = lsn;
-    return GRAFT_OK;
-}
-
-enum graft_status store_writer_commit(struct store_writer *writer, uint64_t *ret_lsn, struct graft_error *err)
-{
-    struct store_volume *volume = writer->volume;
-    uint64_t lsn = 0;
-    mutex_lock(&volume->commit_lock);
-    enum graft_status status = commit_locked(writer, &lsn, err);
-    mutex_unlock(&volume->commit_lock);
-    if (status != GRAFT_OK) {
-        store_writer_abort(writer);
-        return status;
-    }
-    // The base's pin would keep what was just superseded, so it goes first.
-    size_t entries = pageset_count(writer->staged) + HASH_COUNT(writer->pages);
-    store_volume_ref(volume);
-    free_writer(writer);
-    mutex_lock(&volume->commit_lock);
-    store_sweep_after_locked(volume, lsn, entries);
-    mutex_unlock(&volume->commit_lock);
-    FAILPOINT("commit.swept");
-    store_volume_close(volume);
-    if (ret_lsn)
-        *ret_lsn = lsn;
-    return GRAFT_OK;
+    return store_drop_staged_locked(volume, err);
 }
 
 void store_writer_abort(struct store_writer *writer)
@@ -471,8 +399,8 @@ void store_writer_abort(struct store_writer *writer)
         return;
     struct store_volume *volume = writer->volume;
     mutex_lock(&volume->commit_lock);
-    // If that fails the store is closed, and the next opening drops them.
-    drop_own_staged_locked(writer, NULL);
+    // What cannot be removed now is removed before anything else is staged, or by the next opening.
+    store_writer_drop_staged_locked(writer, NULL);
     mutex_unlock(&volume->commit_lock);
-    free_writer(writer);
+    store_writer_free(writer);
 }

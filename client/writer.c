@@ -184,6 +184,39 @@ enum graft_status graft_writer_prepare(struct graft_writer *writer, const char *
     return GRAFT_OK;
 }
 
+static enum graft_status check_together(struct graft_writer *const *writers, unsigned count,
+                                        struct graft_error *err)
+{
+    for (unsigned i = 0; i < count; i++) {
+        REQUIRE(writers[i]);
+        enum graft_status status = writer_check(writers[i], err);
+        if (status != GRAFT_OK)
+            return status;
+    }
+    return GRAFT_OK;
+}
+
+enum graft_status graft_writer_commit_all(struct graft_writer *const *writers, unsigned count,
+                                          uint64_t *ret_lsns, struct graft_error *err)
+{
+    REQUIRE(writers);
+    enum graft_status status = check_together(writers, count, err);
+    if (status != GRAFT_OK)
+        return status;
+    _cleanup_(free_p) struct store_writer **stores = calloc(count + 1, sizeof *stores);
+    if (!stores)
+        return error_set(err, GRAFT_INTERNAL, GRAFT_DETAIL_NO_MEMORY, "no memory for a commit");
+    for (unsigned i = 0; i < count; i++)
+        stores[i] = writers[i]->store;
+    status = store_writer_commit_all(stores, count, ret_lsns, err);
+    for (unsigned i = 0; i < count; i++) {
+        if (status == GRAFT_OK)
+            sync_note_commit(writers[i]->volume);
+        free(writers[i]);
+    }
+    return status;
+}
+
 void graft_writer_abort(struct graft_writer *writer)
 {
     if (!writer || client_is_forked(writer->volume->client))

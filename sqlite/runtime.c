@@ -222,7 +222,8 @@ static enum graft_status open_client(const struct settings *settings, struct gra
     struct graft_settings client = {.data = settings->data,
                                     .metastore = settings->metastore,
                                     .pagestore = settings->pagestore,
-                                    .deadline_ms = (uint32_t)settings->deadline_ms};
+                                    .deadline_ms = (uint32_t)settings->deadline_ms,
+                                    .cache_limit = settings->cache_limit};
     if (strcmp(settings->durability, "normal") == 0)
         client.durability = GRAFT_DURABILITY_NORMAL;
     else if (strcmp(settings->durability, "full") != 0)

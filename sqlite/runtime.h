@@ -26,6 +26,7 @@ struct settings {
     const char *pagestore;
     const char *durability;
     uint64_t deadline_ms;
+    uint64_t cache_limit;
     bool autosync;
     bool make_default;
     bool stubs;

@@ -83,6 +83,7 @@ struct graft_settings {
         deadline_ms; // of one network call; 0: 30,000. What moves many pages takes as long as they need: there it is
                      // the longest standstill.
     uint64_t memory_size;             // for caches of the local store; 0: 32 MiB
+    uint64_t cache_limit;             // see graft_cache_limit_set(); 0: no limit
     enum graft_durability durability; // of local commits
 };
 
@@ -95,6 +96,23 @@ enum graft_status graft_open(const struct graft_settings *settings, struct graft
 // Stops background sync, closes the store. NULL is fine. With a volume still open it ends what uses the network, and the rest
 // goes with the last volume.
 void graft_close(struct graft *client);
+
+// What fetched pages may occupy on the disk, in bytes, of which whole MiB count; at least 8 MiB, or 0 for no limit. It is a
+// hard bound on the files in `cache` of the data directory, those being written included. Where there is no room for pages
+// that arrive, those are dropped that were read least lately; they are fetched again when they are read. A lower limit frees
+// the disk before the call returns. It does not bound the index of what was fetched (some 60 bytes a page), and not what was
+// committed here, pushed or not. It holds until the client is closed. INVALID below 8 MiB.
+enum graft_status graft_cache_limit_set(struct graft *client, uint64_t limit, struct graft_error *err);
+
+struct graft_cache_info {
+    uint64_t limit;         // bytes; 0: none
+    uint64_t size;          // bytes of the files that hold fetched pages
+    uint64_t live;          // bytes of them that are pages which can be read
+    uint64_t evicted_pages; // dropped since the client was opened, to keep the limit
+    uint64_t evicted_bytes;
+};
+enum graft_status graft_cache_info(struct graft *client, struct graft_cache_info *ret_info,
+                                   struct graft_error *err);
 
 // ---- volumes --------------------------------------------------------------------------------------------------------
 
@@ -223,6 +241,17 @@ uint64_t graft_snapshot_history(const struct graft_snapshot *snapshot);
 enum graft_status graft_snapshot_read(struct graft_snapshot *snapshot, uint32_t pageidx, void *to,
                                       size_t to_size, size_t *ret_size, struct graft_error *err);
 
+struct graft_page_read {
+    uint32_t pageidx;
+    void *to;    // has room for page_size bytes
+    size_t size; // set: the page's
+};
+// [network, if pages are not here] Reads many pages, in any order, each as graft_snapshot_read() would: what lies one
+// behind the other on the disk with one read, what is missing with few requests. The first page that cannot be read is
+// the call's error, and what `to` and `size` have then is anything. For pages by the dozen it costs about half.
+enum graft_status graft_snapshot_read_many(struct graft_snapshot *snapshot, struct graft_page_read *reads,
+                                           size_t count, struct graft_error *err);
+
 struct graft_page_range {
     uint32_t first;
     uint32_t count;
@@ -238,7 +267,8 @@ enum graft_status graft_snapshot_pending(struct graft_snapshot *snapshot, uint32
 // end are left out; of a remote snapshot at most the first 4 MiB are taken.
 enum graft_status graft_prefetch(struct graft_snapshot *snapshot, const struct graft_page_range *ranges,
                                  size_t range_count, struct graft_error *err);
-// [network] The same, and waits until all of them are here. INVALID for a remote snapshot, which keeps none.
+// [network] The same, and waits until all of them arrived. With a cache limit (graft_cache_limit_set()) that is smaller than
+// they are, the first may be evicted by the last. INVALID for a remote snapshot, which keeps none.
 enum graft_status graft_hydrate(struct graft_snapshot *snapshot, const struct graft_page_range *ranges,
                                 size_t range_count, struct graft_error *err);
 
@@ -263,6 +293,12 @@ uint32_t graft_writer_page_count(const struct graft_writer *writer);
 // changed nothing commits nothing and gives the head.
 enum graft_status graft_writer_commit(struct graft_writer *writer, uint64_t *ret_lsn,
                                       struct graft_error *err);
+// Commits writers of up to 64 volumes of one client together: after a crash, too, all of these commits are there or none. Frees
+// them whatever the answer, except INVALID / FORKED. CONFLICT / NOT_HEAD if the head of one of them moved, INVALID /
+// BAD_ARGUMENT for two of one volume or of different clients, LIMIT / TOO_LARGE for more. `ret_lsns` (may be NULL) has room for
+// `count`. Each volume is pushed by itself: the servers may have one commit without the other.
+enum graft_status graft_writer_commit_all(struct graft_writer *const *writers, unsigned count,
+                                          uint64_t *ret_lsns, struct graft_error *err);
 void graft_writer_abort(struct graft_writer *writer); // frees it; NULL is fine
 
 // For a transaction on several volumes or files that is decided elsewhere, by the removal of the file `witness` (an
@@ -356,6 +392,42 @@ enum graft_status graft_file_truncate(struct graft_file *file, uint64_t size, st
 enum graft_status graft_file_sync(struct graft_file *file, struct graft_error *err);
 // Drops what was not synced. NULL is fine.
 void graft_file_close(struct graft_file *file);
+
+// ---- checking this data directory -------------------------------------------------------------------------------------
+
+// Something that graft_local_check() found. Its texts live as long as the call that shows it.
+struct graft_local_damage {
+    const char *vid;               // NULL: of no volume
+    uint32_t pageidx;              // 0: of no page
+    uint64_t local_lsn;            // of the page's version
+    const char *file;              // NULL: in no page file
+    uint64_t offset;               // in the file, bytes
+    bool fetchable;                // the servers have the page: it is fetched again when it is read
+    const struct graft_error *why; // says all that in words
+};
+struct graft_local_counts {
+    uint64_t volumes;
+    uint64_t pages;   // versions of pages whose bytes are here by local commits; all were read and verified
+    uint64_t fetched; // likewise, fetched from the servers
+    uint64_t damaged; // of whatever kind: how often `damaged` was called
+    uint64_t unnamed; // sound pages behind a damaged header (one call for all of an extent)
+    // Bytes of the page files: size = live + dead + headers + unused + free.
+    uint64_t size;
+    uint64_t live;    // of those pages
+    uint64_t dead;    // of pages that nobody needs any more
+    uint64_t headers; // with what is lost to alignment
+    uint64_t unused;  // the rest of extents that are being filled, or were filled no further
+    uint64_t free;
+};
+// Reads every page whose bytes are in this data directory and verifies it, and accounts for every byte of the page files.
+// Needs no server. Calls `damaged` for whatever is not as it should be, `progress` with bytes from time to time (either may
+// be NULL). OK if all is sound, CORRUPT if something was damaged; *ret_counts (may be NULL) is set for either outcome. Other
+// calls go on meanwhile, then the counts are of no one moment.
+enum graft_status graft_local_check(struct graft *client,
+                                    void (*damaged)(void *context, const struct graft_local_damage *damage),
+                                    void (*progress)(void *context, uint64_t done, uint64_t total),
+                                    void *context, struct graft_local_counts *ret_counts,
+                                    struct graft_error *err);
 
 // ---- asking the servers ---------------------------------------------------------------------------------------------
 

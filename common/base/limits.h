@@ -83,6 +83,11 @@
 #define SQL_ROWS_MAX 100000u          // of an answer that is collected
 #define FRESH_VIDS_MAX 64u            // names given out for volumes that are not made yet
 
+// page files of a client
+#define CACHE_LIMIT_MIN (8 * MIB) // the least limit of fetched pages, but for none
+#define COMMIT_VOLUMES_MAX 64u // in one commit of several volumes
+#define EXTENTS_MAX 4194304u // of 1 MiB, in one directory
+
 // shutting down
 #define STOP_TIME_MAX_MS 10000u
 

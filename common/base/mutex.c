@@ -2,7 +2,7 @@
 //
 // With lock checks each thread keeps the list of the mutexes that it holds. Ranks in it ascend strictly: a
 // thread that takes a mutex of a rank at or below one it holds aborts at once, on the first run, not only in
-// the run that deadlocks.
+// the run that deadlocks. Several of one rank are taken in the order that they were given.
 #include "common/base/mutex.h"
 
 #include <errno.h>
@@ -13,7 +13,7 @@
 
 #ifdef GRAFT_LOCK_CHECKS
 
-#define HELD_MAX 16
+#define HELD_MAX 96
 
 static _Thread_local struct {
     const struct mutex *mutexes[HELD_MAX];
@@ -25,10 +25,17 @@ static uintptr_t self(void)
     return (uintptr_t)pthread_self();
 }
 
+static bool may_follow(const struct mutex *before, const struct mutex *mutex)
+{
+    if (before->rank != mutex->rank)
+        return before->rank < mutex->rank;
+    return before->order > 0 && before->order < mutex->order;
+}
+
 static void check_order(const struct mutex *mutex)
 {
     for (unsigned i = 0; i < held.count; i++) {
-        if (held.mutexes[i]->rank >= mutex->rank) {
+        if (!may_follow(held.mutexes[i], mutex)) {
             fprintf(stderr, "lock order: a thread that holds a lock of rank %d takes one of rank %d\n",
                     (int)held.mutexes[i]->rank, (int)mutex->rank);
             CHECK(!"locks are taken in ascending rank");
@@ -81,8 +88,14 @@ void mutex_assert_held(const struct mutex *mutex)
 
 void mutex_init(struct mutex *mutex, enum lock_rank rank)
 {
+    mutex_init_ordered(mutex, rank, 0);
+}
+
+void mutex_init_ordered(struct mutex *mutex, enum lock_rank rank, uint64_t order)
+{
     CHECK(pthread_mutex_init(&mutex->handle, NULL) == 0);
     mutex->rank = rank;
+    mutex->order = order;
     mutex->owner = 0;
 }
 

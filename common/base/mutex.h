@@ -16,12 +16,18 @@ enum lock_rank {
     // outermost: the engines
     RANK_SQLITE_OPEN = 4, // sqlite: data directories being opened and closed
     RANK_SQLITE = 6,      // sqlite: the table of open volumes, their writers and paths
-    RANK_CLIENT = 10,     // client: the table of open volumes
-    RANK_TURN = 15,       // client: whose turn it is to push or pull a volume
-    RANK_VOLUME = 20,     // client: one volume's commit lock (may span a write to its own store)
-    RANK_SYNC = 30,       // client: the sync engine's jobs
-    RANK_FETCH = 40,      // client: the in-flight table
-    RANK_STORE = 50,      // client: the local store's pins and counters
+    RANK_CLIENT = 10,   // client: the table of open volumes
+    RANK_TURN = 15,     // client: whose turn it is to push or pull a volume
+    RANK_EVICT = 18,    // client: the hand that evicts fetched pages, while it holds a volume
+    RANK_VOLUME = 20,   // client: one volume's commit lock (may span a write to its own store)
+    RANK_SYNC = 30,     // client: the sync engine's jobs
+    RANK_FETCH = 40,    // client: the in-flight table
+    RANK_PLACES = 45,   // client: places in the local store's index (may span a write to it)
+    RANK_FETCHED = 46,  // client: places of fetched pages (may span a write to their index)
+    RANK_STORE = 50,    // client: the local store's pins and counters
+    RANK_CACHE = 54,    // client: the page cache's turn and ages
+    RANK_PAGE_LOG = 55, // client: the page log
+    RANK_EXTENTS = 56,  // client: states of extents
 
     RANK_META_TABLE = 110,  // metastore: the table of volumes
     RANK_META_VOLUME = 120, // metastore: one volume's head and queue
@@ -52,10 +58,13 @@ enum lock_rank {
 struct mutex {
     pthread_mutex_t handle;
     enum lock_rank rank;
+    uint64_t order;          // 0: never held together with another of its rank; else those ascend
     _Atomic uintptr_t owner; // of the holding thread; only with lock checks
 };
 
 void mutex_init(struct mutex *mutex, enum lock_rank rank);
+// One of several of a rank that a thread may hold at once, if it takes them in ascending order (1…).
+void mutex_init_ordered(struct mutex *mutex, enum lock_rank rank, uint64_t order);
 void mutex_release(struct mutex *mutex); // nobody holds it
 void mutex_lock(struct mutex *mutex);
 void mutex_unlock(struct mutex *mutex);

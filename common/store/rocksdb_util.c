@@ -13,6 +13,7 @@
 #include "common/store/rocksdb_manifest.h"
 
 #define PATH_SIZE_MAX 4096
+#define ARENA_BLOCKS 64u
 
 static const char *const default_family_name = "default";
 
@@ -95,6 +96,42 @@ enum graft_status rocks_write(rocksdb_t *db, const rocksdb_writeoptions_t *optio
     return rocks_status(err, message, "writing to the database");
 }
 
+// A batch is "sequence number 8 ‖ count 4 ‖ operations", little-endian: the form of RocksDB's log.
+#define BATCH_HEADER_SIZE 12
+
+rocksdb_writebatch_t *rocks_batch_join(rocksdb_writebatch_t *const *batches, size_t count)
+{
+    size_t whole = BATCH_HEADER_SIZE, size;
+    for (size_t i = 0; i < count; i++) {
+        rocksdb_writebatch_data(batches[i], &size);
+        whole += size - BATCH_HEADER_SIZE;
+    }
+    char *bytes = calloc(1, whole);
+    CHECK(bytes);
+    uint32_t operations = 0;
+    char *end = bytes + BATCH_HEADER_SIZE;
+    for (size_t i = 0; i < count; i++) {
+        const char *data = rocksdb_writebatch_data(batches[i], &size);
+        operations += (uint32_t)rocksdb_writebatch_count(batches[i]);
+        memcpy(end, data + BATCH_HEADER_SIZE, size - BATCH_HEADER_SIZE);
+        end += size - BATCH_HEADER_SIZE;
+    }
+    put_le32((uint8_t *)bytes + 8, operations);
+    rocksdb_writebatch_t *joined = rocksdb_writebatch_create_from(bytes, whole);
+    free(bytes);
+    return joined;
+}
+
+enum graft_status rocks_flush(struct rocks *rocks, struct graft_error *err)
+{
+    char *message = NULL;
+    rocksdb_flushoptions_t *options = rocksdb_flushoptions_create();
+    for (size_t i = 0; i < rocks->family_count && !message; i++)
+        rocksdb_flush_cf(rocks->db, options, rocks->families[i], &message);
+    rocksdb_flushoptions_destroy(options);
+    return rocks_status(err, message, "flushing the database");
+}
+
 // The least key above all that start with the prefix: its last byte that is not 0xff, plus one, and nothing
 // behind.
 static size_t prefix_end(struct bytes prefix, char *to)
@@ -157,10 +194,13 @@ static rocksdb_options_t *make_db_options(const struct rocks_settings *settings)
     rocksdb_options_set_max_total_wal_size(options, 2 * settings->write_buffer_size);
     rocksdb_options_set_wal_recovery_mode(options, rocksdb_point_in_time_recovery);
     rocksdb_options_set_max_background_jobs(options, 2);
+    rocksdb_options_set_manual_wal_flush(options, settings->holds_log);
+    rocksdb_options_set_writable_file_max_buffer_size(options, ROCKS_LOG_HELD_MAX);
     // Write-back starts early, so that a synced write does not pay for megabytes written before it.
     rocksdb_options_set_bytes_per_sync(options, MIB);
     rocksdb_options_set_wal_bytes_per_sync(options, MIB);
     rocksdb_options_set_max_manifest_file_size(options, 4 * MIB);
+    rocksdb_options_set_manifest_preallocation_size(options, 64 * KIB); // 4 MiB of a small store's disk otherwise
     // Its log is for its options alone: once a write to it has failed, as on a full disk, the next one aborts the process.
     // What goes wrong comes back as errors.
     rocksdb_options_set_info_log_level(options, 4 /* fatal */);
@@ -177,6 +217,11 @@ static rocksdb_options_t *make_family_options(const struct rocks_settings *setti
 {
     rocksdb_options_t *options = rocksdb_options_create();
     rocksdb_options_set_write_buffer_size(options, settings->write_buffer_size);
+    // Each family takes memory in blocks of this size. The default is an eighth, which a few families that hold next to
+    // nothing would fill the whole buffer with.
+    rocksdb_options_set_arena_block_size(options, settings->write_buffer_size / ARENA_BLOCKS);
+    if (family->sums)
+        rocksdb_options_set_uint64add_merge_operator(options);
     rocksdb_options_set_compression(options, family->compression == ROCKS_LZ4 ? rocksdb_lz4_compression
                                                                               : rocksdb_no_compression);
     rocksdb_options_set_level_compaction_dynamic_level_bytes(options, 1);

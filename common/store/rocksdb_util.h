@@ -19,6 +19,7 @@
 #include "common/base/bytes.h"
 #include "common/base/compiler.h"
 #include "common/base/error.h"
+#include "common/base/limits.h"
 
 #define ROCKS_FAMILIES_MAX 8
 
@@ -32,6 +33,7 @@ struct rocks_family {
     enum rocks_compression compression;
     bool
         point_reads; // mostly read by whole key, often in vain: a Bloom filter, 10 bits a key, in memory for open files
+    bool sums; // values are 8 bytes, little-endian; a merge adds (a negative one in two's complement)
 };
 
 struct rocks_settings {
@@ -39,6 +41,8 @@ struct rocks_settings {
     struct rocks *cache_of;   // share this database's cache instead; it is closed later. NULL: one of its own
     size_t write_buffer_size; // of all families together; about half as much again while one is being flushed
     unsigned max_open_files;  // each with its index blocks in memory
+    bool
+        holds_log; // unsynced writes go to the log's file with the next synced one, so that what they rest on can go first
 };
 
 struct rocks {
@@ -85,6 +89,15 @@ enum graft_status rocks_get(rocksdb_t *db, rocksdb_column_family_handle_t *famil
 enum graft_status rocks_write(rocksdb_t *db, const rocksdb_writeoptions_t *options,
                               rocksdb_writebatch_t *batch, struct graft_error *err);
 
+// One batch that does what `count` batches do, in their order.
+rocksdb_writebatch_t *rocks_batch_join(rocksdb_writebatch_t *const *batches, size_t count);
+
+// Of a log that is held back no more than this is in memory: RocksDB writes out what more there is by itself.
+#define ROCKS_LOG_HELD_MAX ((size_t)MIB)
+
+// Writes out all families, one after the other: a crash in between needs the log.
+enum graft_status rocks_flush(struct rocks *rocks, struct graft_error *err);
+
 // An iterator over the keys that start with `prefix` and no others, however many dead keys lie behind them. A prefix may
 // be empty. `snapshot` may be NULL; else it outlives the scan.
 struct rocks_scan {
@@ -128,6 +141,15 @@ static inline void rocks_batch_put(rocksdb_writebatch_t *batch, rocksdb_column_f
 {
     rocksdb_writebatch_put_cf(batch, family, (const char *)key.data, key.size, (const char *)value.data,
                               value.size);
+}
+
+static inline void rocks_batch_add(rocksdb_writebatch_t *batch, rocksdb_column_family_handle_t *family,
+                                   struct bytes key, int64_t delta)
+{
+    uint8_t value[8];
+    put_le64(value, (uint64_t)delta);
+    rocksdb_writebatch_merge_cf(batch, family, (const char *)key.data, key.size, (const char *)value,
+                                sizeof value);
 }
 
 static inline void rocks_batch_delete(rocksdb_writebatch_t *batch, rocksdb_column_family_handle_t *family,

@@ -102,8 +102,9 @@ static const struct {
     const char *name;
     void (*run)(struct cluster *cluster);
 } rows[] = {
-    {"reads", bench_reads},       {"uploads", bench_uploads}, {"commits", bench_commits},
-    {"watchers", bench_watchers}, {"history", bench_history}, {"local", bench_local},
+    {"reads", bench_reads},         {"uploads", bench_uploads}, {"commits", bench_commits},
+    {"watchers", bench_watchers},   {"history", bench_history}, {"local", bench_local},
+    {"rewriting", bench_rewriting}, {"volumes", bench_volumes}, {"load", bench_load},
     {"memory", bench_memory},
 };
 
@@ -119,13 +120,16 @@ static bool is_wanted(const char *name, int count, char **names)
 int main(int argc, char **argv)
 {
     struct cluster cluster;
+    if (argc == 4 && strcmp(argv[1], "--load") == 0)
+        return bench_load_child(argv[2], argv[3]);
     for (int i = 1; i < argc; i++) {
         bool known = false;
         for (size_t j = 0; j < ARRAY_COUNT(rows); j++)
             known |= strcmp(argv[i], rows[j].name) == 0;
         if (!known)
             bench_fail(
-                "no rows named %s; there are reads, uploads, commits, watchers, history, local, memory",
+                "no rows named %s; there are reads, uploads, commits, watchers, history, local, rewriting, volumes, "
+                "load, memory",
                 argv[i]);
     }
     watchers_raise_limit();

@@ -88,6 +88,11 @@ void bench_uploads(struct cluster *cluster);  // write_pages against a synced wr
 void bench_commits(struct cluster *cluster);  // one and many, against RocksDB
 void bench_watchers(struct cluster *cluster); // a commit's latency beside 10,000 of them
 void bench_local(struct cluster *cluster);    // libgraft's store against plain files
+void bench_rewriting(
+    struct cluster *cluster); // its disk and bytes written while pages are written again and again
+void bench_volumes(struct cluster *cluster);             // opening a directory of many
+void bench_load(struct cluster *cluster);                // its memory and open files with some GB
+int bench_load_child(const char *data, const char *gib); // the process that has them
 void bench_memory(struct cluster *cluster);
 
 #endif

@@ -114,7 +114,7 @@ static double read_file(struct local *local)
 
 static void compare_reads(struct local *local)
 {
-    const struct row row = {"local_read_warm", "<= 5", "us", 1e6};
+    const struct row row = {"local_read_warm", "<= 3", "us", 1e6};
     struct samples subject = {0}, baseline = {0};
     struct graft_snapshot *snapshot;
     struct graft_error err;
@@ -152,8 +152,8 @@ static void compare_commits(struct local *local, uint32_t count, unsigned times,
 
 void bench_local(struct cluster *cluster)
 {
-    const struct row one = {"local_commit_1_page", "page files: <= 2", "us", 1e6};
-    const struct row batch = {"local_commit_100_pages", "page files: <= 4", "us", 1e6};
+    const struct row one = {"local_commit_1_page", "<= 2", "us", 1e6};
+    const struct row batch = {"local_commit_100_pages", "<= 4", "us", 1e6};
     struct local local;
     local_start(&local, cluster);
     compare_reads(&local);

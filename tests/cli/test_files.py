@@ -27,6 +27,32 @@ class Files(cluster.GraftTest):
             with self.subTest(size=size):
                 self.round_trip(source.randbytes(size))
 
+    def test_a_cache_limit_bounds_what_is_fetched(self):
+        data = random.Random(2).randbytes(20_480_000)
+        vid = self.graft_text("import", self.write_file("in", data))
+        self.graft("push", vid)
+        limit = {"GRAFT_CACHE_LIMIT": "8M"}
+        self.graft("clone", vid, data="limited", env=limit)
+        for _ in range(2):
+            self.assertEqual(self.graft("export", vid, "-", data="limited", env=limit), data)
+            cached = sum(path.stat().st_size for path in (self.folder / "limited/cache").iterdir())
+            self.assertLessEqual(cached, 8 << 20)
+        row = self.graft_json("status", vid, data="limited")[0]
+        self.assertEqual(row["cache"]["size"], cached)
+        self.assertEqual(row["cache"]["live"], row["pages_available"] * 4096)
+        self.assertEqual(row["pages_available"] + row["pages_pending"], row["page_count"])
+        self.assertGreater(row["pages_available"], 1024)
+        # Without a limit all of it stays, until one is given.
+        self.graft("export", vid, self.folder / "out", data="limited")
+        self.assertEqual(self.graft_json("status", vid, data="limited")[0]["pages_pending"], 0)
+        row = self.graft_json("status", vid, "--cache-limit", "10M", data="limited")[0]
+        self.assertGreater(row["cache"]["evicted_pages"], 2000)
+        self.assertLessEqual(row["cache"]["size"], 10 << 20)
+        self.assertEqual(row["cache"]["limit"], 10 << 20)
+        self.assertIn(b"cache: ", self.graft("status", data="limited"))
+        self.graft("status", "--cache-limit", "1M", data="limited", code=1)
+        self.assertIn("too little", self.stderr)
+
     def test_page_size_can_be_chosen(self):
         vid = self.round_trip(os.urandom(200_000), "--page-size", "64K")
         row = self.graft_json("status", vid)[0]

@@ -4,6 +4,7 @@ import collections
 import json
 import os
 import pathlib
+import random
 import shutil
 import subprocess
 import sys
@@ -25,8 +26,8 @@ class Settings:
         arguments = sys.argv[1:]
         given = arguments[arguments.index("--seed") + 1] if "--seed" in arguments else os.environ.get("GRAFT_SIM_SEED")
         self.seed = int(given or seed or time.time_ns() // 1_000_000 % 1_000_000_000)
-        # The number is that of all suites together; each has its part of 500.
-        self.losses = max(1, losses * int(os.environ.get("GRAFT_SIM_LOSSES", "500")) // 500)
+        # The number is that of all suites together; each has its part of 2,000.
+        self.losses = max(1, losses * int(os.environ.get("GRAFT_SIM_LOSSES", "2000")) // 2000)
         print(f"# seed {self.seed}: --seed {self.seed}, or GRAFT_SIM_SEED={self.seed}", flush=True)
 
 
@@ -95,6 +96,54 @@ def check_end(loss, code, options, said, may_exit=False):
     if (loss is None or (loss["call"] == "exit" and not (may_exit or failed_sync)) or
             (loss["call"] == "abort" and not (failed_sync and "rocksdb::" in said))):
         raise Anomaly(f"it ended with {code} and {loss} ({options}):\n{said[-3000:]}")
+
+
+class Histories:
+    """One history of a victim after another, each on one disk. The victim is called with a folder, the history's seed and how
+    many of its steps were acknowledged, and says how far it is (store_victim.c). Power fails while it opens, which are its
+    first `opening_calls`, or up to `calls` of them, or after a sync that failed."""
+
+    def __init__(self, victim, folder, seed, opening_calls, calls, lie=False):
+        self.victim, self.opening_calls, self.calls = victim, opening_calls, calls
+        self.folder, self.root, self.lie = folder, folder / "disk", lie
+        self.random = random.Random(seed)
+        self.totals = Totals()
+        self.begin_history()
+
+    def begin_history(self):
+        shutil.rmtree(self.root, ignore_errors=True)
+        self.root.mkdir(parents=True)
+        self.history = self.random.randrange(1 << 32)
+        self.done = 0
+        self.totals.counts["histories"] += 1
+
+    def settings(self):
+        dice = self.random.random()
+        options = {"seed": self.random.randrange(1 << 63), "lie": self.lie}
+        if dice < 0.4:
+            return {**options, "at": self.random.randint(1, self.opening_calls)}
+        if dice < 0.6:
+            return {**options, "at": 3 * self.calls, "fail_sync": self.random.randint(1, 120)}
+        return {**options, "at": self.random.randint(self.opening_calls, self.calls)}
+
+    def lose_once(self):
+        options = self.settings()
+        lines, loss, code, err = run([self.victim, self.root / "data", self.history, self.done], self.root, **options)
+        said = [(what, int(number)) for what, number in map(str.split, lines)]
+        try:
+            check_end(loss, code, options, err, may_exit=True)
+        except Anomaly as anomaly:
+            raise Anomaly(f"history {self.history}, {self.done} steps acknowledged: {anomaly}") from None
+        self.totals.add(loss)
+        counts = self.totals.counts
+        counts["losses while opening"] += not said
+        counts["failed syncs"] += options.get("fail_sync", 0) > 0
+        counts["stopped by it"] += ("stopped", 0) in said
+        numbers = [number for what, number in said if what != "stopped"]
+        counts["acknowledged"] += numbers[-1] - self.done if numbers else 0
+        self.done = max([self.done, *numbers])
+        if loss["call"] == "exit":
+            self.begin_history()
 
 
 def keep(folder, why):

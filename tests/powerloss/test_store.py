@@ -20,7 +20,7 @@ import history
 import powerloss
 
 VICTIM = powerloss.BUILD / "tests/powerloss/store_victim"
-SETTINGS = powerloss.Settings(300)
+SETTINGS = powerloss.Settings(1100)
 ATTEMPTS = 20
 OPENING_CALLS = 120  # about as many has an opening
 

@@ -30,14 +30,22 @@ def run(name, program, seed, count, fault, **environment):
 
 @scenario("power-store")
 def lose_power_of_the_store(seed):
-    return run("power-store", "powerloss/test_store.py", seed, r"(\d+) losses,", "losses of power", GRAFT_SIM_LOSSES="200")
+    return run("power-store", "powerloss/test_store.py", seed, r"(\d+) losses,", "losses of power", GRAFT_SIM_LOSSES="220")
 
 
 @scenario("power-cluster")
 def lose_power_of_the_cluster(seed):
-    return run("power-cluster", "powerloss/test_cluster.py", seed, r"(\d+) losses,", "losses of power", GRAFT_SIM_LOSSES="200")
+    return run("power-cluster", "powerloss/test_cluster.py", seed, r"(\d+) losses,", "losses of power", GRAFT_SIM_LOSSES="800")
 
 
 @scenario("sweep")
 def sweep(seed):
     return run("sweep", "sweep/test_sweep.py", seed, r"failpoints, (\d+) runs", "failpoints fired", GRAFT_BUILD=str(FAILPOINTS))
+
+
+@scenario("store")
+def local_store(seed):
+    """A million pages in 20 volumes for ten minutes."""
+    return run("store", "sim/test_store.py", seed, r"(\d+) openings", "openings of a local store",
+               GRAFT_STORE_SECONDS=os.environ.get("GRAFT_STORE_SECONDS", "600"),
+               GRAFT_STORE_PAGES=os.environ.get("GRAFT_STORE_PAGES", "1000000"))

@@ -86,7 +86,8 @@ void client_open(unsigned client, enum reach reach)
 {
     char path[4096];
     snprintf(path, sizeof path, "%s/client-%u", settings.folder, client);
-    struct graft_settings graft = {.data = path, .deadline_ms = DEADLINE_MS};
+    struct graft_settings graft = {
+        .data = path, .deadline_ms = DEADLINE_MS, .cache_limit = (uint64_t)CACHE_LIMIT_MIB << 20};
     struct graft_error err;
     if (reach != REACH_NOBODY) {
         graft.metastore = reach == REACH_ALL ? settings.metastore : DEAD_METASTORE;

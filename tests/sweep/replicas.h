@@ -9,6 +9,7 @@
 #include "tests/sweep/steps.h"
 
 #define PAGE_SIZE_MAX 65536u
+#define CACHE_LIMIT_MIB 12u // of what is fetched; step_limit() lowers it
 #define DEAD_METASTORE "http://127.0.0.1:1"
 
 struct volume {

@@ -6,6 +6,9 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "client/client.h"
+#include "client/store_internal.h"
+#include "client/store_space.h"
 #include "common/base/check.h"
 #include "common/base/random.h"
 #include "tests/sweep/replicas.h"
@@ -75,6 +78,18 @@ void step_read(unsigned client, unsigned volume)
     // Once is enough: what comes next was begun by a process that read here.
     if (!ledger_peek()->begun)
         replica_read(client, volume);
+}
+
+void step_tidy(unsigned client)
+{
+    store_space_settle(client_of(client)->store->space);
+}
+
+void step_limit(unsigned client, unsigned limit_mib)
+{
+    struct graft_error err;
+    if (graft_cache_limit_set(client_of(client), (uint64_t)limit_mib << 20, &err) != GRAFT_OK)
+        ledger_fail(LEDGER_EXIT_AGAIN, "setting a cache limit: %s", err.message);
 }
 
 // ---- committing

@@ -48,6 +48,9 @@ void step_delete_remote(unsigned client, unsigned volume);
 // Writes more than a writer keeps in memory, cuts some of it off again, and gives up.
 void step_give_up(unsigned client, unsigned volume, uint32_t pages);
 // Reads every page. No step of the ledger's.
+// What the client may keep of fetched pages, below CACHE_LIMIT_MIB.
+void step_limit(unsigned client, unsigned limit_mib);
+void step_tidy(unsigned client); // until the store's thread has made the space that it can; not in the ledger
 void step_read(unsigned client, unsigned volume);
 
 #endif

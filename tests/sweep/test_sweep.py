@@ -47,7 +47,7 @@ NEWCOMER = "client-2"  # who clones what was restored
 LSN, SEGMENTS = 2, 11  # of a Commit (proto/graft.proto)
 SNAPSHOTS = 3  # of each volume are read through the pagestore at the end
 # A script with all that it takes and the programs in which it may be interrupted; the cheapest comes first.
-SCRIPTS = {"objects": ["sweep-worker"], "sync": ["sweep-worker", *DAEMONS], "large": ["sweep-worker", *DAEMONS],
+SCRIPTS = {"objects": ["sweep-worker"], "pages": ["sweep-worker"], "space": ["sweep-worker"], "sync": ["sweep-worker", *DAEMONS], "large": ["sweep-worker", *DAEMONS],
            "history": ["graft-metastore"], "missing": ["graft-pagestore"], "restore": [*DAEMONS, *ONE_SHOTS]}
 
 Run = collections.namedtuple("Run", "script program name action hit")

@@ -9,9 +9,12 @@
 // for at least three times in each process that it concerns.
 //
 //     sync     two clients and fresh copies: commits, pushes, pulls, conflicts, cuts, resets, deletions
-//     large    commits larger than a writer's memory, pulls of many pages, uploads with segments of their own
+//     large    commits larger than a writer's memory, pulls of many pages, uploads with segments of their own, more fetched
+//              pages than the cache takes
+//     pages    the page log by itself: claims, voids, failed writes, growth and removal of files, replays
 //     restore-backed, restore-lost, restore-served: one after the other, around a backup and its restore
 //     missing  one push, whose segment the test takes away
+//     space    a store whose pages are moved and whose files become shorter
 //     objects  both object stores by themselves, with what nobody else does yet: replacing, removing, aborting
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,6 +24,8 @@
 #include "tests/sweep/journal.h"
 #include "tests/sweep/ledger.h"
 #include "tests/sweep/objects.h"
+#include "tests/sweep/pages.h"
+#include "tests/sweep/replicas.h"
 #include "tests/sweep/steps.h"
 
 #define ROUNDS 3u
@@ -115,6 +120,9 @@ static void large_script(void)
     }
     step_pull(B, 0);
     step_read(B, 0);
+    // What was fetched is more than the limits that follow, and more still comes below.
+    for (unsigned limit = CACHE_LIMIT_MIB - 1; limit >= 8; limit--)
+        step_limit(B, limit);
     // More changed pages than one batch of a pull takes, three times over.
     step_create(A, 1, 512);
     step_commit(A, 1, KEEP_ALL, 1, 1);
@@ -165,6 +173,32 @@ static void open_records(const char *folder)
     ledger_open(path);
 }
 
+// Two volumes, hardly pushed: what others leave of its extents is moved, and what is cut off makes the files shorter.
+static void space_script(struct rng *rng)
+{
+    for (unsigned volume = 0; volume < 2; volume++) {
+        step_create(A, volume, volume == 0 ? 4096 : 65536);
+        step_commit(A, volume, KEEP_ALL, 1, 1);
+        step_push(A, volume); // so that the servers know it
+    }
+    for (uint32_t page = 1; page <= 2000; page += 500)
+        step_commit(A, 0, KEEP_ALL, page, 500);
+    for (unsigned i = 0; i < 80; i++)
+        step_commit(A, 0, KEEP_ALL, 1 + (uint32_t)rng_below(rng, 1960), 40);
+    step_tidy(A);
+    for (unsigned round = 0; round < ROUNDS; round++) {
+        for (uint32_t page = 1; page < 2400; page += 300)
+            step_commit(A, 1, KEEP_ALL, page, 300);
+        step_commit(A, 1, 10, 1, 1);
+        for (unsigned i = 0; i < 12; i++) // with each goes some of what was cut off
+            step_commit(A, 1, KEEP_ALL, 1, 1);
+        step_tidy(A);
+    }
+    steps_close();
+    step_read(A, 0);
+    step_read(A, 1);
+}
+
 int main(int argc, char **argv)
 {
     if (argc != 6) {
@@ -188,6 +222,10 @@ int main(int argc, char **argv)
         restore_script(served || strcmp(argv[1], "restore-lost") == 0, served);
     } else if (strcmp(argv[1], "objects") == 0) {
         objects_script(argv[2], &rng);
+    } else if (strcmp(argv[1], "space") == 0) {
+        space_script(&rng);
+    } else if (strcmp(argv[1], "pages") == 0) {
+        pages_script(argv[2], settings.seed);
     } else {
         fprintf(stderr, "worker: no script \"%s\"\n", argv[1]);
         return 2;

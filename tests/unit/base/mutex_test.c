@@ -128,7 +128,39 @@ Test(mutex, a_wait_ends_at_its_deadline)
     cond_release(&never);
 }
 
+Test(mutex, several_of_one_rank_are_taken_in_their_order)
+{
+    struct mutex locks[40];
+    for (unsigned i = 0; i < 40; i++)
+        mutex_init_ordered(&locks[i], RANK_VOLUME, i + 1);
+    for (unsigned i = 0; i < 40; i++)
+        mutex_lock(&locks[i]);
+    mutex_lock(&high);
+    mutex_unlock(&high);
+    for (unsigned i = 40; i > 0; i--) {
+        mutex_unlock(&locks[i - 1]);
+        mutex_release(&locks[i - 1]);
+    }
+}
+
 #ifdef GRAFT_LOCK_CHECKS
+
+Test(mutex, one_rank_out_of_its_order_aborts, .signal = SIGABRT)
+{
+    struct mutex first, second;
+    mutex_init_ordered(&first, RANK_VOLUME, 1);
+    mutex_init_ordered(&second, RANK_VOLUME, 2);
+    mutex_lock(&second);
+    mutex_lock(&first);
+}
+
+Test(mutex, one_without_an_order_stands_alone_in_its_rank, .signal = SIGABRT)
+{
+    struct mutex ordered;
+    mutex_init_ordered(&ordered, RANK_VOLUME, 1);
+    mutex_lock(&low);
+    mutex_lock(&ordered);
+}
 
 Test(mutex, descending_ranks_abort, .signal = SIGABRT)
 {

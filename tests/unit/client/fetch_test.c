@@ -101,6 +101,57 @@ Test(fetch, a_demanded_page_is_asked_for_first_and_alone)
     cr_assert_eq(mock.reads, 1);
 }
 
+static void read_many(struct graft_snapshot *of, uint32_t first, uint32_t step, uint32_t count)
+{
+    static uint8_t bytes[1000][MOCK_PAGE_SIZE];
+    struct graft_page_read reads[1000];
+    uint8_t expected[MOCK_PAGE_SIZE];
+
+    for (uint32_t i = 0; i < count; i++)
+        reads[i] = (struct graft_page_read){.pageidx = first + i * step, .to = bytes[i]};
+    expect_ok(graft_snapshot_read_many(of, reads, count, &err));
+    for (uint32_t i = 0; i < count; i++) {
+        mock_page(reads[i].pageidx, expected);
+        cr_assert_eq(reads[i].size, MOCK_PAGE_SIZE);
+        cr_assert_eq(memcmp(bytes[i], expected, MOCK_PAGE_SIZE), 0, "page %u", reads[i].pageidx);
+    }
+}
+
+Test(fetch, many_pages_are_read_with_few_requests)
+{
+    read_many(snapshot, 100, 7, 1000);
+    cr_assert_leq(mock.reads, 1000 / 256 + 1);
+    unsigned before = mock.reads;
+    read_many(snapshot, 100, 7, 1000);
+    cr_assert_eq(mock.reads, before);
+    read_many(snapshot, 90, 1, 300); // some are here
+    cr_assert_leq(mock.reads, before + 2);
+    struct graft_page_read beyond = {.pageidx = PAGES + 1, .to = (uint8_t[MOCK_PAGE_SIZE]){0}};
+    expect_ok(graft_snapshot_read_many(snapshot, &beyond, 1, &err));
+    cr_assert_eq(beyond.size, 0);
+    beyond.pageidx = 0;
+    expect_error(GRAFT_INVALID, GRAFT_DETAIL_BAD_ARGUMENT,
+                 graft_snapshot_read_many(snapshot, &beyond, 1, &err));
+}
+
+Test(fetch, a_cache_limit_holds_while_pages_come_and_go)
+{
+    struct graft_cache_info info;
+
+    expect_ok(graft_cache_limit_set(client, 8 << 20, &err));
+    expect_error(GRAFT_INVALID, GRAFT_DETAIL_BAD_ARGUMENT, graft_cache_limit_set(client, 1, &err));
+    for (unsigned round = 0; round < 2; round++) {
+        for (uint32_t first = 1; first + 1000 <= PAGES; first += 1000)
+            read_many(snapshot, first, 1, 1000);
+        expect_ok(graft_cache_info(client, &info, &err));
+        cr_assert_eq(info.limit, 8 << 20);
+        cr_assert_leq(info.size, info.limit);
+        cr_assert_eq(info.live, available() * MOCK_PAGE_SIZE);
+    }
+    cr_assert_gt(info.evicted_pages, 0);
+    cr_assert_eq(info.evicted_bytes, info.evicted_pages * MOCK_PAGE_SIZE);
+}
+
 Test(fetch, an_answer_about_another_snapshot_is_corrupt)
 {
     all_reads(READ_OTHER_LSN);

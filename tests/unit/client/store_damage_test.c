@@ -173,9 +173,9 @@ Test(store_damage, damaged_notes_of_the_store_itself_keep_it_from_opening)
     // Mended by hand, as nothing else can.
     struct rocks_settings settings = {
         .block_cache_size = 1 << 20, .write_buffer_size = 1 << 20, .max_open_files = 16};
-    static const struct rocks_family families[] = {{.name = "volumes"},    {.name = "index"},
-                                                   {.name = "pages"},      {.name = "commits"},
-                                                   {.name = "superseded"}, {.name = "cuts"}};
+    static const struct rocks_family families[] = {
+        {.name = "volumes"}, {.name = "index"},      {.name = "extents", .sums = true},
+        {.name = "commits"}, {.name = "superseded"}, {.name = "cuts"}};
     char path[128];
     snprintf(path, sizeof path, "%s/local", fixture.directory);
     struct rocks *rocks;
@@ -192,7 +192,8 @@ Test(store_damage, damaged_notes_of_the_store_itself_keep_it_from_opening)
 
 Test(store_damage, a_damaged_list_of_staged_pages_keeps_the_store_from_opening)
 {
-    tamper(fixture.store->local, FAMILY_VOLUMES, store_key_staging(3), "\1\0\0\0\0\0\0\0", 8);
+    static const uint8_t note[STORE_STAGING_SIZE] = {1};
+    tamper(fixture.store->local, FAMILY_VOLUMES, store_key_staging(3), note, sizeof note);
     tamper(fixture.store->local, FAMILY_COMMITS, store_key_commit(3, 1, 1), "\x80", 1);
     fixture_close(&fixture);
     expect_error(GRAFT_CORRUPT, GRAFT_DETAIL_BAD_PAGESET, reopen(&err));
@@ -267,19 +268,36 @@ Test(store_damage, a_missing_commit_request_is_reported)
 
 // ---- pages
 
+static void set_version(struct store_volume *volume, uint32_t pageidx, uint64_t lsn,
+                        const struct store_version *version)
+{
+    uint8_t value[STORE_VERSION_SIZE_MAX];
+    size_t size = store_version_encode(version, value);
+    tamper(fixture.store->local, FAMILY_INDEX, store_key_version(volume->number, pageidx, lsn), value, size);
+}
+
 Test(store_damage, a_local_page_that_went_bad_is_corrupt)
 {
     struct store_volume *volume = fixture_create(&fixture, 1, 512);
-    fixture_commit(volume, 1, 5, 1);
-    struct rocks *local = fixture.store->local;
-    uint8_t bytes[600] = {0};
-    flip(local, FAMILY_PAGES, store_key_version(volume->number, 1, 1), 100); // its bytes
-    flip(local, FAMILY_PAGES, store_key_version(volume->number, 2, 1), 3);   // its checksum
-    tamper(local, FAMILY_PAGES, store_key_version(volume->number, 3, 1), NULL, 0);
-    tamper(local, FAMILY_PAGES, store_key_version(volume->number, 4, 1), bytes, 600);
-    tamper(local, FAMILY_PAGES, store_key_version(volume->number, 5, 1), bytes, 4);
+    fixture_commit(volume, 1, 6, 1);
+    fixture_flip_page(&fixture, volume, 1, 1, 100);
+    struct store_version version = fixture_version(volume, 2, 1);
+    version.checksum ^= 1;
+    set_version(volume, 2, 1, &version);
+    version = fixture_version(volume, 3, 1);
+    version.place += 8;
+    set_version(volume, 3, 1, &version);
+    version = fixture_version(volume, 4, 1);
+    version.place = (uint64_t)4000 * EXTENT_SIZE; // no such extent
+    set_version(volume, 4, 1, &version);
+    version = fixture_version(volume, 5, 1);
+    version.size = 600;
+    set_version(volume, 5, 1, &version);
     for (uint32_t pageidx = 1; pageidx <= 5; pageidx++)
         expect_corrupt_page(volume, pageidx, GRAFT_DETAIL_BAD_CHECKSUM);
+    struct store_pin *pin = pin_head(volume);
+    expect_page(pin, 6, 1);
+    store_pin_release(pin);
     store_volume_close(volume);
 }
 
@@ -287,14 +305,77 @@ Test(store_damage, a_page_in_anothers_place_is_corrupt)
 {
     struct store_volume *volume = fixture_create(&fixture, 1, 512);
     fixture_commit(volume, 1, 2, 1);
-    struct rocks *local = fixture.store->local;
-    _cleanup_(rocks_slice_free_p) rocksdb_pinnableslice_t *slice = NULL;
-    struct store_key key = store_key_version(volume->number, 1, 1);
-    expect_ok(store_get(local, FAMILY_PAGES, &key, &slice, &err));
-    tamper(local, FAMILY_PAGES, store_key_version(volume->number, 2, 1), rocks_slice(slice).data,
-           rocks_slice(slice).size);
+    struct store_version version = fixture_version(volume, 1, 1);
+    set_version(volume, 2, 1, &version);
     expect_corrupt_page(volume, 2, GRAFT_DETAIL_BAD_CHECKSUM);
     store_volume_close(volume);
+}
+
+// Pushes what is unpushed, as the servers' LSN 6.
+static void push_all(struct store_volume *volume, uint32_t page_count)
+{
+    struct token token = {.bytes = {1}};
+    struct hash128 digest = {.bytes = {2}};
+    struct store_push push;
+    struct store_remote landed = fixture_remote(6, page_count);
+    expect_ok(store_push_begin(volume, &token, &push, &err));
+    expect_ok(store_push_committing(volume, &digest, (struct bytes){(const uint8_t *)"x", 1}, &err));
+    expect_ok(store_push_settle(volume, &landed, &err));
+}
+
+Test(store_damage, a_pushed_page_that_went_bad_is_pending_at_the_mapping)
+{
+    struct store_volume *volume = make_clone(1);
+    struct store_counts counts;
+    fixture_commit(volume, 1, 3, 1);
+    push_all(volume, 10);
+    fixture_commit(volume, 2, 1, 2);
+    expect_ok(store_volume_counts(volume, &counts, &err));
+    cr_assert_eq(counts.available, 3);
+    struct store_pin *pin = pin_head(volume);
+    expect_page(pin, 1, 1); // a hint must not matter
+    fixture_flip_page(&fixture, volume, 1, 2, 100);
+    fixture_flip_page(&fixture, volume, 2, 3, 100);
+    uint8_t page[512];
+    struct store_page found;
+    expect_ok(store_read(pin, 1, page, sizeof page, &found, &err));
+    cr_assert(found.state == STORE_PAGE_PENDING && found.mark_lsn == 2 && found.ask.lsn == 6);
+    expect_exact_accounts(&fixture);
+    expect_ok(store_volume_counts(volume, &counts, &err));
+    cr_assert(counts.available == 2 && counts.pending == 8);
+    // What comes from the servers is kept under it.
+    struct store_arrivals *arrivals;
+    fixture_fill(page, sizeof page, 1, 1);
+    expect_ok(store_arrivals_new(volume, &arrivals, &err));
+    expect_ok(store_arrivals_add(arrivals, 1, 2, page, sizeof page, &err));
+    expect_ok(store_arrivals_flush(arrivals, &err));
+    store_arrivals_free(arrivals);
+    expect_page(pin, 1, 1);
+    // The page that was not pushed is lost.
+    expect_corrupt_page(volume, 2, GRAFT_DETAIL_BAD_CHECKSUM);
+    store_pin_release(pin);
+    fixture_commit(volume, 1, 3, 4);
+    expect_exact_accounts(&fixture);
+    store_volume_close(volume);
+}
+
+// Changes a byte of a page that arrived, in its file.
+static void flip_byte_in_cache(struct rocks *fetched, struct store_key key, off_t offset)
+{
+    _cleanup_(rocks_slice_free_p) rocksdb_pinnableslice_t *slice = NULL;
+    struct store_arrived arrived;
+    char path[128];
+    uint8_t byte;
+    expect_ok(store_get(fetched, FETCHED_ARRIVED, &key, &slice, &err));
+    cr_assert(slice && store_arrived_decode(rocks_slice(slice), &arrived) && arrived.size > offset);
+    snprintf(path, sizeof path, "%s/cache/%08x", fixture.directory,
+             place_extent(arrived.place) / EXTENTS_PER_FILE);
+    int fd = open(path, O_RDWR);
+    offset += (off_t)(arrived.place % ((uint64_t)EXTENTS_PER_FILE * EXTENT_SIZE));
+    cr_assert(fd >= 0 && pread(fd, &byte, 1, offset) == 1);
+    byte ^= 0x10;
+    cr_assert(pwrite(fd, &byte, 1, offset) == 1);
+    close(fd);
 }
 
 Test(store_damage, a_fetched_page_that_went_bad_is_pending_again)
@@ -302,18 +383,20 @@ Test(store_damage, a_fetched_page_that_went_bad_is_pending_again)
     struct store_volume *volume = make_clone(1);
     struct rocks *fetched = fixture.store->fetched;
     struct store_counts counts;
-    for (uint32_t pageidx = 1; pageidx <= 5; pageidx++)
+    for (uint32_t pageidx = 1; pageidx <= 6; pageidx++)
         arrive(volume, pageidx);
     expect_ok(store_volume_counts(volume, &counts, &err));
-    cr_assert_eq(counts.available, 5);
+    cr_assert_eq(counts.available, 6);
     struct store_pin *pin = pin_head(volume);
     expect_page(pin, 1, 1); // leaves a hint, which must not matter
-    flip(fetched, FETCHED_PAGES, store_key_fetched(volume->number, 1, 1), 100); // its bytes
-    flip(fetched, FETCHED_PAGES, store_key_fetched(volume->number, 2, 1), 12);  // its checksum
-    flip(fetched, FETCHED_PAGES, store_key_fetched(volume->number, 3, 1), 2);   // whose mark it is
-    tamper(fetched, FETCHED_PAGES, store_key_fetched(volume->number, 4, 1), "short", 5);
-    tamper(fetched, FETCHED_PAGES, store_key_fetched(volume->number, 5, 1), NULL, 0);
-    for (uint32_t pageidx = 1; pageidx <= 5; pageidx++)
+    flip_byte_in_cache(fetched, store_key_fetched(volume->number, 1, 1), 100);
+    flip(fetched, FETCHED_ARRIVED, store_key_fetched(volume->number, 2, 1), 22); // its checksum
+    flip(fetched, FETCHED_ARRIVED, store_key_fetched(volume->number, 3, 1), 2);  // whose mark it is
+    tamper(fetched, FETCHED_ARRIVED, store_key_fetched(volume->number, 4, 1), "short", 5);
+    flip(fetched, FETCHED_ARRIVED, store_key_fetched(volume->number, 5, 1),
+         15); // its place: far beyond the files
+    flip(fetched, FETCHED_ARRIVED, store_key_fetched(volume->number, 6, 1), 17); // its size
+    for (uint32_t pageidx = 1; pageidx <= 6; pageidx++)
         expect_state(pin, pageidx, STORE_PAGE_PENDING);
     expect_ok(store_volume_counts(volume, &counts, &err));
     cr_assert_eq(counts.available, 0);
@@ -325,7 +408,7 @@ Test(store_damage, a_fetched_page_that_went_bad_is_pending_again)
     uint32_t cursor = 1;
     expect_ok(store_missing(pin, all, &cursor, missing, 10, &count, &err));
     cr_assert_eq(count, 10);
-    for (uint32_t pageidx = 1; pageidx <= 5; pageidx++) {
+    for (uint32_t pageidx = 1; pageidx <= 6; pageidx++) {
         arrive(volume, pageidx);
         expect_page(pin, pageidx, 1);
     }
@@ -342,6 +425,7 @@ static void limit_file_size(rlim_t size)
     cr_assert_eq(setrlimit(RLIMIT_FSIZE, &limit), 0);
 }
 
+// Page 1, and one that was not there: what is rewritten alone soon needs no more space.
 static enum graft_status commit_one(struct store_volume *volume, uint32_t tag, struct graft_error *err)
 {
     struct store_writer *writer;
@@ -351,6 +435,8 @@ static enum graft_status commit_one(struct store_volume *volume, uint32_t tag, s
     if (status != GRAFT_OK)
         return status;
     status = store_writer_write(writer, 1, page, sizeof page, err);
+    if (status == GRAFT_OK)
+        status = store_writer_write(writer, 1 + tag, page, sizeof page, err);
     if (status != GRAFT_OK) {
         store_writer_abort(writer);
         return status;
@@ -358,33 +444,44 @@ static enum graft_status commit_one(struct store_volume *volume, uint32_t tag, s
     return store_writer_commit(writer, NULL, err);
 }
 
-Test(store_damage, a_failed_write_closes_the_store_and_loses_nothing)
+static void expect_head(struct store_volume *volume, uint32_t tag)
+{
+    struct store_pin *pin = pin_head(volume);
+    expect_page(pin, 1, tag);
+    store_pin_release(pin);
+}
+
+Test(store_damage, a_page_file_that_cannot_grow_fails_commits_and_nothing_else)
 {
     struct store_volume *volume = fixture_create(&fixture, 1, 4096);
-    uint32_t acknowledged = 0;
-    struct graft_error said = {.message = ""};
+    struct graft_error said;
     limit_file_size(256 * 1024);
-    enum graft_status status = GRAFT_OK;
-    while (status == GRAFT_OK && acknowledged < 1000) {
-        status = commit_one(volume, acknowledged + 1, &said);
-        acknowledged += status == GRAFT_OK;
-    }
-    cr_assert_eq(status, GRAFT_INTERNAL, "%s", said.message);
-    cr_assert_eq(said.detail, GRAFT_DETAIL_IO, "%s", said.message);
+    cr_assert_eq(commit_one(volume, 1, &said), GRAFT_INTERNAL);
     limit_file_size(RLIM_INFINITY);
-    // Room is no reason to go on: nobody knows what of the failed write is on the disk.
-    expect_error(GRAFT_INTERNAL, GRAFT_DETAIL_IO, commit_one(volume, 5000, &err));
-    struct store_pin *pin;
-    expect_error(GRAFT_INTERNAL, GRAFT_DETAIL_IO, store_pin_open(volume, &pin, &err));
-    expect_error(GRAFT_INTERNAL, GRAFT_DETAIL_IO, store_set_status(volume, GRAFT_VOLUME_OK, NULL, &err));
+    fixture_commit(volume, 1, 1, 2);
+    // The next extents are claimed when the first are full.
+    uint64_t size = 4 * MIB;
+    uint32_t tag = 2, failures = 0;
+    limit_file_size(size);
+    for (unsigned i = 0; i < 1500 && failures < 3; i++) {
+        enum graft_status status = commit_one(volume, tag + 1, &said);
+        tag += status == GRAFT_OK;
+        failures += status != GRAFT_OK;
+        expect_head(volume, tag);
+    }
+    cr_assert_eq(failures, 3);
+    cr_assert_eq(said.status, GRAFT_INTERNAL);
+    limit_file_size(RLIM_INFINITY);
+    for (unsigned i = 0; i < 100; i++)
+        fixture_commit(volume, 1, 1, ++tag);
+    expect_head(volume, tag);
+    expect_exact_accounts(&fixture);
     store_volume_close(volume);
     fixture_close(&fixture);
     fixture_open(&fixture);
     struct gid vid = fixture_vid(1);
     expect_ok(store_volume_open(fixture.store, &vid, &volume, &err));
-    expect_ok(store_pin_open(volume, &pin, &err));
-    cr_assert(store_pin_lsn(pin) == acknowledged || store_pin_lsn(pin) == acknowledged + 1);
-    expect_page(pin, 1, (uint32_t)store_pin_lsn(pin));
-    store_pin_release(pin);
+    expect_head(volume, tag);
+    expect_exact_accounts(&fixture);
     store_volume_close(volume);
 }

@@ -2,11 +2,15 @@
 #include "tests/unit/client/store_fixture.h"
 
 #include <criterion/criterion.h>
+#include <fcntl.h>
 #include <ftw.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
+
+#include "client/store_internal.h"
 
 void expect_status_(enum graft_status expected, enum graft_status status, const struct graft_error *err,
                     const char *file, int line)
@@ -109,6 +113,22 @@ uint64_t fixture_commit(struct store_volume *volume, uint32_t first, uint32_t co
     return lsn;
 }
 
+enum graft_status fixture_arrive(struct store_volume *volume, uint32_t first, uint32_t count,
+                                 struct graft_error *err)
+{
+    struct store_arrivals *arrivals;
+    uint8_t page[PAGE_SIZE_MAX];
+    enum graft_status status = store_arrivals_new(volume, &arrivals, err);
+    for (uint32_t i = 0; i < count && status == GRAFT_OK; i++) {
+        fixture_fill(page, store_volume_page_size(volume), first + i, 1);
+        status = store_arrivals_add(arrivals, first + i, 1, page, store_volume_page_size(volume), err);
+    }
+    if (status == GRAFT_OK)
+        status = store_arrivals_flush(arrivals, err);
+    store_arrivals_free(arrivals);
+    return status;
+}
+
 void expect_page(struct store_pin *pin, uint32_t pageidx, uint32_t tag)
 {
     uint8_t page[PAGE_SIZE_MAX], expected[PAGE_SIZE_MAX];
@@ -126,4 +146,76 @@ void expect_state(struct store_pin *pin, uint32_t pageidx, enum store_page_state
     struct store_page found;
     expect_ok(store_read(pin, pageidx, page, sizeof page, &found, &err));
     cr_assert_eq(found.state, state, "page %u is in state %d", pageidx, (int)found.state);
+}
+
+struct store_version fixture_version(struct store_volume *volume, uint32_t pageidx, uint64_t lsn)
+{
+    struct store_key key = store_key_version(volume->number, pageidx, lsn);
+    _cleanup_(rocks_slice_free_p) rocksdb_pinnableslice_t *slice = NULL;
+    struct store_version version;
+    expect_ok(store_get(volume->store->local, FAMILY_INDEX, &key, &slice, &err));
+    cr_assert(slice && store_version_decode(rocks_slice(slice), &version));
+    return version;
+}
+
+void fixture_flip_byte(const struct store_fixture *fixture, uint64_t place)
+{
+    uint64_t file_size = (uint64_t)EXTENTS_PER_FILE * EXTENT_SIZE;
+    char path[128];
+    snprintf(path, sizeof path, "%s/pages/%08x", fixture->directory, (unsigned)(place / file_size));
+    int fd = open(path, O_RDWR);
+    cr_assert(fd >= 0, "%s", path);
+    uint8_t byte;
+    cr_assert_eq(pread(fd, &byte, 1, (off_t)(place % file_size)), 1);
+    byte ^= 1;
+    cr_assert_eq(pwrite(fd, &byte, 1, (off_t)(place % file_size)), 1);
+    close(fd);
+}
+
+void fixture_flip_page(const struct store_fixture *fixture, struct store_volume *volume, uint32_t pageidx,
+                       uint64_t lsn, uint32_t offset)
+{
+    fixture_flip_byte(fixture, fixture_version(volume, pageidx, lsn).place + offset);
+}
+
+// Adds the sizes of all versions to the extents that they lie in.
+static uint64_t add_versions(struct store *store, uint64_t *live, uint32_t end)
+{
+    struct store_key all = {.size = 0};
+    _cleanup_(rocks_scan_free_p) struct rocks_scan *scan = store_scan(store->local, FAMILY_INDEX, &all);
+    uint64_t sum = 0;
+    for (rocksdb_iter_seek_to_first(scan->iterator); rocksdb_iter_valid(scan->iterator);
+         rocksdb_iter_next(scan->iterator)) {
+        struct store_version version;
+        cr_assert(store_version_decode(rocks_iter_value(scan->iterator), &version));
+        if (version.kind != STORE_VERSION_AVAILABLE || version.size == 0)
+            continue;
+        cr_assert_lt(place_extent(version.place), end);
+        live[place_extent(version.place)] += version.size;
+        sum += version.size;
+    }
+    return sum;
+}
+
+void expect_exact_accounts(const struct store_fixture *fixture)
+{
+    struct store *store = fixture->store;
+    uint32_t end = extents_end(store->pages);
+    uint64_t *live = calloc(end + 1, sizeof *live);
+    uint64_t sum = add_versions(store, live, end);
+    for (uint32_t extent = 0; extent < end; extent++) {
+        uint64_t said;
+        extents_state(store->pages, extent, &said);
+        cr_assert_eq(said, live[extent], "extent %u has %lu live bytes, and is said to have %lu", extent,
+                     (unsigned long)live[extent], (unsigned long)said);
+        struct store_key key = store_key_extent(extent);
+        _cleanup_(rocks_slice_free_p) rocksdb_pinnableslice_t *slice = NULL;
+        expect_ok(store_get(store->local, FAMILY_EXTENTS, &key, &slice, &err));
+        cr_assert_eq(slice ? get_le64(rocks_slice(slice).data) : 0, live[extent], "extent %u on disk",
+                     extent);
+    }
+    struct extents_usage usage;
+    extents_usage(store->pages, &usage);
+    cr_assert_eq(usage.live, sum);
+    free(live);
 }

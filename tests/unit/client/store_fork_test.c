@@ -140,22 +140,13 @@ Test(store_fork, of_a_volume_without_pages_is_one)
     cr_assert(exists(&vid));
 }
 
-static void lose_page(uint32_t pageidx)
-{
-    _cleanup_(rocks_batch_free_p) rocksdb_writebatch_t *batch = rocksdb_writebatch_create();
-    struct store_key key = store_key_version(volume->number, pageidx, 1);
-
-    store_delete(fixture.store->local, batch, FAMILY_PAGES, &key);
-    expect_ok(store_write(fixture.store, fixture.store->local, false, batch, &err));
-}
-
 Test(store_fork, that_fails_midway_leaves_nothing)
 {
     fixture_commit(volume, 1, 40, 1);
     struct gid vid = named(2);
     struct store_volume *fork;
     // The last page cannot be copied; the others were staged before.
-    lose_page(40);
+    fixture_flip_page(&fixture, volume, 40, 1, 7);
     cr_assert_eq(store_fork_finish(volume, &vid, &nothing, &fork, NULL), GRAFT_CORRUPT);
     cr_assert(!exists(&vid));
     reopen();

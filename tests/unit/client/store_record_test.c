@@ -138,14 +138,19 @@ Test(store_record, is_refused_with_fields_that_contradict_each_other)
 Test(store_record, versions_come_back_and_others_are_refused)
 {
     uint8_t bytes[STORE_VERSION_SIZE_MAX + 1] = {0};
-    struct store_version version = {.kind = STORE_VERSION_AVAILABLE, .size = 4096}, read;
-    cr_assert_eq(store_version_encode(&version, bytes), 5);
-    cr_assert(store_version_decode((struct bytes){bytes, 5}, &read));
+    struct store_version version = {.kind = STORE_VERSION_AVAILABLE,
+                                    .size = 4096,
+                                    .place = 1ull << 40,
+                                    .checksum = 77},
+                         read;
+    cr_assert_eq(store_version_encode(&version, bytes), 21);
+    cr_assert(store_version_decode((struct bytes){bytes, 21}, &read));
+    cr_assert(read.place == version.place && read.checksum == 77);
     cr_assert_eq(read.size, 4096);
-    for (size_t size = 0; size < 5; size++)
+    for (size_t size = 0; size < 21; size++)
         cr_assert_not(store_version_decode((struct bytes){bytes, size}, &read));
     put_le32(bytes + 1, PAGE_SIZE_MAX + 1);
-    cr_assert_not(store_version_decode((struct bytes){bytes, 5}, &read));
+    cr_assert_not(store_version_decode((struct bytes){bytes, 21}, &read));
 
     version = (struct store_version){.kind = STORE_VERSION_PENDING, .remote_lsn = 3};
     cr_assert_eq(store_version_encode(&version, bytes), 9);
@@ -172,22 +177,23 @@ Test(store_record, superseded_and_fetched_come_back_and_others_are_refused)
     bytes[8] = 4;
     cr_assert_not(store_superseded_decode((struct bytes){bytes, sizeof bytes}, &lsn, &kind));
 
-    uint8_t value[STORE_FETCHED_HEADER_SIZE + 4] = {0};
-    struct store_fetched fetched = {.remote_lsn = 5, .checksum = 6}, read;
-    store_fetched_encode_header(&fetched, value);
-    cr_assert(store_fetched_decode((struct bytes){value, sizeof value}, &read));
-    cr_assert(!read.empty && read.remote_lsn == 5 && read.checksum == 6 && read.data.size == 4);
-    cr_assert(store_arrived_decode((struct bytes){value, STORE_ARRIVED_SIZE}, &read));
-    cr_assert(!read.empty && read.remote_lsn == 5);
-    cr_assert_not(store_arrived_decode((struct bytes){value, STORE_ARRIVED_SIZE - 1}, &read));
-    cr_assert_not(store_fetched_decode((struct bytes){value, STORE_FETCHED_HEADER_SIZE - 1}, &read));
-    fetched.empty = true;
-    store_fetched_encode_header(&fetched, value);
-    cr_assert_not(store_fetched_decode((struct bytes){value, sizeof value}, &read)); // empty, with bytes
-    cr_assert(store_fetched_decode((struct bytes){value, STORE_FETCHED_HEADER_SIZE}, &read));
+    uint8_t value[STORE_ARRIVED_SIZE];
+    struct bytes whole = {value, sizeof value};
+    struct store_arrived arrived = {.remote_lsn = 5, .checksum = 6, .place = 7ull << 40, .size = 4096}, read;
+    store_arrived_encode(&arrived, value);
+    cr_assert(store_arrived_decode(whole, &read));
+    cr_assert(!read.empty && read.remote_lsn == 5 && read.checksum == 6 && read.place == 7ull << 40 &&
+              read.size == 4096);
+    cr_assert_not(store_arrived_decode((struct bytes){value, sizeof value - 1}, &read));
+    value[0] = 2;
+    cr_assert_not(store_arrived_decode(whole, &read)); // empty, with bytes
     value[0] = 3;
-    cr_assert_not(store_fetched_decode((struct bytes){value, sizeof value}, &read));
-    cr_assert_not(store_arrived_decode((struct bytes){value, STORE_ARRIVED_SIZE}, &read));
+    cr_assert_not(store_arrived_decode(whole, &read));
+    arrived.size = PAGE_SIZE_MAX + 1;
+    store_arrived_encode(&arrived, value);
+    cr_assert_not(store_arrived_decode(whole, &read));
+    store_arrived_encode(&(struct store_arrived){.empty = true, .remote_lsn = 9}, value);
+    cr_assert(store_arrived_decode(whole, &read) && read.empty && read.remote_lsn == 9);
 }
 
 Test(store_record, version_keys_sort_newest_first)

@@ -91,6 +91,58 @@ static void assert_scan(struct bytes prefix, const char *expected)
     cr_assert_str_eq(joined, expected);
 }
 
+Test(rocksdb_util, joined_batches_do_what_each_does_in_order)
+{
+    rocksdb_writebatch_t *batches[3];
+    for (unsigned i = 0; i < 3; i++)
+        batches[i] = rocksdb_writebatch_create();
+    rocks_batch_put(batches[0], rocks->families[0], text("a"), text("first"));
+    rocks_batch_put(batches[0], rocks->families[1], text("b"), text("kept"));
+    rocks_batch_delete(batches[2], rocks->families[0], text("c"));
+    rocks_batch_put(batches[2], rocks->families[0], text("a"), text("last"));
+    put(0, "c", "goes");
+    rocksdb_writebatch_t *joined = rocks_batch_join(batches, 3);
+    cr_assert_eq(rocksdb_writebatch_count(joined), 4);
+    cr_assert_eq(rocks_write(rocks->db, rocks->write, joined, NULL), GRAFT_OK);
+    reopen();
+    assert_value(0, "a", "last");
+    assert_value(1, "b", "kept");
+    assert_value(0, "c", NULL);
+    for (unsigned i = 0; i < 3; i++)
+        rocks_batch_free(batches[i]);
+    rocks_batch_free(joined);
+}
+
+Test(rocksdb_util, merges_add_also_in_a_database_that_holds_its_log)
+{
+    static const struct rocks_family sums[] = {{.name = "sums", .sums = true}, {.name = "other"}};
+    struct rocks_settings held = settings;
+    held.holds_log = true;
+    struct temp_folder second;
+    temp_folder_init(&second);
+    struct rocks *database;
+    cr_assert_eq(rocks_open(second.path, &held, sums, 2, &database, NULL), GRAFT_OK);
+    for (int64_t i = 1; i <= 10; i++) {
+        _cleanup_(rocks_batch_free_p) rocksdb_writebatch_t *batch = rocksdb_writebatch_create();
+        rocks_batch_add(batch, database->families[0], text("x"), 100);
+        rocks_batch_add(batch, database->families[0], text("x"), -i);
+        rocks_batch_put(batch, database->families[1], text("y"), text("there"));
+        rocksdb_writeoptions_t *options = i % 4 == 0 ? database->write_synced : database->write;
+        cr_assert_eq(rocks_write(database->db, options, batch, NULL), GRAFT_OK);
+        if (i % 6 == 0)
+            cr_assert_eq(rocks_flush(database, NULL), GRAFT_OK);
+    }
+    rocks_close(database);
+    cr_assert_eq(rocks_open(second.path, &held, sums, 2, &database, NULL), GRAFT_OK);
+    rocksdb_pinnableslice_t *value = NULL;
+    cr_assert_eq(rocks_get(database->db, database->families[0], database->read, text("x"), &value, NULL),
+                 GRAFT_OK);
+    cr_assert(value && get_le64(rocks_slice(value).data) == 1000 - 55);
+    rocks_slice_free(value);
+    rocks_close(database);
+    temp_folder_release(&second);
+}
+
 Test(rocksdb_util, scans_see_their_prefix_and_nothing_else)
 {
     put(0, "a", "1");
