@@ -60,11 +60,10 @@ static bool list_remote(void *context, const struct graft_remote_head *head)
 {
     struct cli_list *list = context;
     if (list->cli->settings.json)
-        return cli_list_add(list,
-                            json_pack("{s:s, s:I, s:I, s:I, s:s, s:s}", "vid", head->vid, "lsn",
-                                      (json_int_t)head->lsn, "page_count", (json_int_t)head->page_count,
-                                      "page_size", (json_int_t)head->page_size, "kind", kind_text(head->kind),
-                                      "time", clock_format(head->time_ms).text));
+        return cli_list_add(list, json_pack("{s:s, s:I, s:I, s:I, s:s, s:s}", "vid", head->vid, "lsn",
+                                            (json_int_t)head->lsn, "page_count", (json_int_t)head->page_count,
+                                            "page_size", (json_int_t)head->page_size, "kind",
+                                            kind_text(head->kind), "time", clock_format(head->time_ms).text));
     return printf("%s  LSN %" PRIu64 "  %" PRIu32 " pages of %" PRIu32 " bytes, %s\n", head->vid, head->lsn,
                   head->page_count, head->page_size, kind_text(head->kind)) >= 0;
 }

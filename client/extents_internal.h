@@ -48,7 +48,7 @@ struct extents {
     uint32_t end;      // slots from here on are ABSENT
     uint32_t capacity; // of slots
     uint32_t present, free, empty;
-    int64_t live; // of all slots
+    int64_t live;       // of all slots
     uint32_t free_from; // no FREE extent is below
     uint64_t settling;  // counts those that began
 

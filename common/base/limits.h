@@ -85,8 +85,8 @@
 
 // page files of a client
 #define CACHE_LIMIT_MIN (8 * MIB) // the least limit of fetched pages, but for none
-#define COMMIT_VOLUMES_MAX 64u // in one commit of several volumes
-#define EXTENTS_MAX 4194304u // of 1 MiB, in one directory
+#define COMMIT_VOLUMES_MAX 64u    // in one commit of several volumes
+#define EXTENTS_MAX 4194304u      // of 1 MiB, in one directory
 
 // shutting down
 #define STOP_TIME_MAX_MS 10000u

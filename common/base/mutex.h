@@ -16,18 +16,18 @@ enum lock_rank {
     // outermost: the engines
     RANK_SQLITE_OPEN = 4, // sqlite: data directories being opened and closed
     RANK_SQLITE = 6,      // sqlite: the table of open volumes, their writers and paths
-    RANK_CLIENT = 10,   // client: the table of open volumes
-    RANK_TURN = 15,     // client: whose turn it is to push or pull a volume
-    RANK_EVICT = 18,    // client: the hand that evicts fetched pages, while it holds a volume
-    RANK_VOLUME = 20,   // client: one volume's commit lock (may span a write to its own store)
-    RANK_SYNC = 30,     // client: the sync engine's jobs
-    RANK_FETCH = 40,    // client: the in-flight table
-    RANK_PLACES = 45,   // client: places in the local store's index (may span a write to it)
-    RANK_FETCHED = 46,  // client: places of fetched pages (may span a write to their index)
-    RANK_STORE = 50,    // client: the local store's pins and counters
-    RANK_CACHE = 54,    // client: the page cache's turn and ages
-    RANK_PAGE_LOG = 55, // client: the page log
-    RANK_EXTENTS = 56,  // client: states of extents
+    RANK_CLIENT = 10,     // client: the table of open volumes
+    RANK_TURN = 15,       // client: whose turn it is to push or pull a volume
+    RANK_EVICT = 18,      // client: the hand that evicts fetched pages, while it holds a volume
+    RANK_VOLUME = 20,     // client: one volume's commit lock (may span a write to its own store)
+    RANK_SYNC = 30,       // client: the sync engine's jobs
+    RANK_FETCH = 40,      // client: the in-flight table
+    RANK_PLACES = 45,     // client: places in the local store's index (may span a write to it)
+    RANK_FETCHED = 46,    // client: places of fetched pages (may span a write to their index)
+    RANK_STORE = 50,      // client: the local store's pins and counters
+    RANK_CACHE = 54,      // client: the page cache's turn and ages
+    RANK_PAGE_LOG = 55,   // client: the page log
+    RANK_EXTENTS = 56,    // client: states of extents
 
     RANK_META_TABLE = 110,  // metastore: the table of volumes
     RANK_META_VOLUME = 120, // metastore: one volume's head and queue

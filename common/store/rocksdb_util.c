@@ -200,7 +200,8 @@ static rocksdb_options_t *make_db_options(const struct rocks_settings *settings)
     rocksdb_options_set_bytes_per_sync(options, MIB);
     rocksdb_options_set_wal_bytes_per_sync(options, MIB);
     rocksdb_options_set_max_manifest_file_size(options, 4 * MIB);
-    rocksdb_options_set_manifest_preallocation_size(options, 64 * KIB); // 4 MiB of a small store's disk otherwise
+    rocksdb_options_set_manifest_preallocation_size(options,
+                                                    64 * KIB); // 4 MiB of a small store's disk otherwise
     // Its log is for its options alone: once a write to it has failed, as on a full disk, the next one aborts the process.
     // What goes wrong comes back as errors.
     rocksdb_options_set_info_log_level(options, 4 /* fatal */);
