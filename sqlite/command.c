@@ -292,8 +292,8 @@ static const struct command commands[] = {
     {"log", COMMAND_ARGUMENT, command_log},
     {"fetch_stats", 0, command_fetch_stats},
     {"hydrate", 0, command_hydrate},
-    {"errors", COMMAND_ARGUMENT, command_errors},
-    {"version", 0, command_version},
+    {"errors", COMMAND_ARGUMENT | COMMAND_ANYWHERE, command_errors},
+    {"version", COMMAND_ANYWHERE, command_version},
 };
 
 const struct command *command_at(size_t index)

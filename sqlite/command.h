@@ -18,6 +18,7 @@
 enum command_traits {
     COMMAND_CHANGES = 1,  // what the database holds, or where it is kept
     COMMAND_ARGUMENT = 2, // takes one; it may be left out
+    COMMAND_ANYWHERE = 4, // also on a connection without a volume: `file` may be NULL
 };
 
 struct command {

@@ -33,15 +33,17 @@ static const char *text_at(sqlite3_value **values, int count, int index)
 static enum graft_status run(sqlite3 *db, const struct command *command, int count, sqlite3_value **values,
                              json_t **ret_answer, struct graft_error *err)
 {
-    struct volume_file *file;
+    struct volume_file *file = NULL;
     int schema_at = command->traits & COMMAND_ARGUMENT ? 1 : 0;
 
     if (count > schema_at + 1)
         return error_set(err, GRAFT_INVALID, GRAFT_DETAIL_BAD_ARGUMENT, "graft_%s takes at most %d arguments",
                          command->name, schema_at + 1);
-    enum graft_status status = functions_file(db, text_at(values, count, schema_at), &file, err);
-    if (status != GRAFT_OK)
-        return status;
+    if (!(command->traits & COMMAND_ANYWHERE)) {
+        enum graft_status status = functions_file(db, text_at(values, count, schema_at), &file, err);
+        if (status != GRAFT_OK)
+            return status;
+    }
     if ((command->traits & COMMAND_CHANGES) && !sqlite3_get_autocommit(db))
         return command_refuse(command, err);
     return command->run(file, schema_at ? text_at(values, count, 0) : NULL, ret_answer, err);

@@ -40,3 +40,4 @@ SELECT graft_status('temp');
 SELECT json_extract(graft_version(), '$.sqlite') = sqlite_version();
 @N open :memory:
 SELECT graft_status();
+SELECT json_array_length(graft_errors()) >= 0, graft_version() IS NOT NULL;
