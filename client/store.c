@@ -322,7 +322,8 @@ void store_close(struct store *store)
     if (!store || getpid() != store->pid)
         return;
     CHECK(store->volumes == NULL);
-    store_space_free(TAKE(store->space));
+    store_space_free(store->space); // its thread uses the pointer until it has ended
+    store->space = NULL;
     store_log_stop(store);
     free_store(store);
 }

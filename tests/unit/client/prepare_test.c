@@ -51,24 +51,40 @@ static void fill(struct graft_writer *writer, uint32_t first, uint32_t count, ui
         OK(graft_writer_write(writer, first + i, page, sizeof page, &err));
 }
 
-static void setup(void)
+// In a process of its own: one that has had a client has threads, which a fork would not take along.
+static void in_child(void (*run)(int argument), int argument)
 {
-    cr_assert_not_null(mkdtemp(folder));
-    snprintf(data, sizeof data, "%s/data", folder);
-    snprintf(witness, sizeof witness, "%s/witness", folder);
+    pid_t pid = fork();
+    if (pid == 0) {
+        run(argument);
+        _exit(0);
+    }
+    int status;
+    waitpid(pid, &status, 0);
+    cr_assert_eq(status, 0);
+}
+
+static void make_volume(int argument)
+{
     struct graft *client = open_client();
     struct graft_volume *volume;
     struct graft_writer *writer;
-    struct graft_volume_info info;
-    OK(graft_volume_create(client, PAGE_SIZE, GRAFT_FIXED, &volume, &err));
-    OK(graft_volume_info(volume, &info, &err));
-    memcpy(vid, info.vid, sizeof vid);
-    snprintf(record, sizeof record, "%s/prepared/%s", data, vid);
+    OK(graft_volume_create_as(client, vid, PAGE_SIZE, GRAFT_FIXED, &volume, &err));
     OK(graft_writer_begin(volume, &writer, &err));
     fill(writer, 1, 10, 1);
     OK(graft_writer_commit(writer, NULL, &err));
     graft_volume_close(volume);
     graft_close(client);
+}
+
+static void setup(void)
+{
+    cr_assert_not_null(mkdtemp(folder));
+    snprintf(data, sizeof data, "%s/data", folder);
+    snprintf(witness, sizeof witness, "%s/witness", folder);
+    graft_vid_make(vid);
+    snprintf(record, sizeof record, "%s/prepared/%s", data, vid);
+    in_child(make_volume, 0);
     make_witness();
 }
 
@@ -82,32 +98,31 @@ TestSuite(prepare, .init = setup, .fini = teardown, .timeout = 60);
 enum ending { PREPARED, DECIDED, COMMITTED, ABORTED };
 
 // Cuts to 4 pages, writes 2 at 6, and ends like that.
-static void run_and_die(enum ending ending)
+static void end_so(int ending)
 {
-    pid_t pid = fork();
-    if (pid == 0) {
-        struct graft *client = open_client();
-        struct graft_volume *volume;
-        struct graft_writer *writer;
-        OK(graft_volume_open(client, vid, &volume, &err));
-        OK(graft_writer_begin(volume, &writer, &err));
-        OK(graft_writer_truncate(writer, 4, &err));
-        fill(writer, 6, 2, 2);
-        OK(graft_writer_prepare(writer, witness, &err));
-        if (ending == DECIDED || ending == COMMITTED)
-            unlink(witness);
-        if (ending == COMMITTED)
-            OK(graft_writer_commit(writer, NULL, &err));
-        if (ending == ABORTED)
-            graft_writer_abort(writer);
-        _exit(0);
-    }
-    int status;
-    waitpid(pid, &status, 0);
-    cr_assert_eq(status, 0);
+    struct graft *client = open_client();
+    struct graft_volume *volume;
+    struct graft_writer *writer;
+    OK(graft_volume_open(client, vid, &volume, &err));
+    OK(graft_writer_begin(volume, &writer, &err));
+    OK(graft_writer_truncate(writer, 4, &err));
+    fill(writer, 6, 2, 2);
+    OK(graft_writer_prepare(writer, witness, &err));
+    if (ending == DECIDED || ending == COMMITTED)
+        unlink(witness);
+    if (ending == COMMITTED)
+        OK(graft_writer_commit(writer, NULL, &err));
+    if (ending == ABORTED)
+        graft_writer_abort(writer);
+    _exit(0); // the client is left open
 }
 
-static void expect(bool committed)
+static void run_and_die(enum ending ending)
+{
+    in_child(end_so, ending);
+}
+
+static void expect_here(int committed)
 {
     struct graft *client = open_client();
     struct graft_volume *volume;
@@ -134,6 +149,11 @@ static void expect(bool committed)
     graft_snapshot_release(snapshot);
     graft_volume_close(volume);
     graft_close(client);
+}
+
+static void expect(bool committed)
+{
+    in_child(expect_here, committed);
 }
 
 Test(prepare, with_its_witness_it_is_dropped)
@@ -175,15 +195,13 @@ Test(prepare, a_record_that_comes_back_after_its_commit_is_dropped)
     expect(true);
 }
 
-Test(prepare, a_damaged_record_is_not_passed_over)
+static void meet_damage(int fd)
 {
-    run_and_die(DECIDED);
-    int fd = open(record, O_RDWR);
+    struct graft_settings settings = {.data = data};
     off_t size = lseek(fd, 0, SEEK_END);
     for (off_t at = 0; at < size; at += 41) {
         uint8_t byte, other;
         struct graft *client;
-        struct graft_settings settings = {.data = data};
         cr_assert_eq(pread(fd, &byte, 1, at), 1);
         other = byte ^ 0x10;
         cr_assert_eq(pwrite(fd, &other, 1, at), 1);
@@ -191,6 +209,13 @@ Test(prepare, a_damaged_record_is_not_passed_over)
         cr_assert_not_null(strstr(err.message, "damaged"));
         cr_assert_eq(pwrite(fd, &byte, 1, at), 1);
     }
+}
+
+Test(prepare, a_damaged_record_is_not_passed_over)
+{
+    run_and_die(DECIDED);
+    int fd = open(record, O_RDWR);
+    in_child(meet_damage, fd);
     close(fd);
     expect(true);
 }
