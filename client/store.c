@@ -147,9 +147,8 @@ static enum graft_status open_client_file(struct store *store, struct graft_erro
     return store_client_decode(buffer_bytes(&file), path, &store->cid, err);
 }
 
-// Of the memory: three eighths for blocks of both databases, an eighth for hints, a quarter and an eighth for
-// writes (RocksDB takes about half as much again while it flushes; larger buffers make fewer files of an
-// import).
+// Of the memory: a quarter for blocks of both databases, an eighth for hints, an eighth and a sixteenth for writes (RocksDB
+// takes about half as much again while it flushes), an eighth for a writer's pages.
 static enum graft_status open_databases(struct store *store, uint64_t memory_size, struct graft_error *err)
 {
     static const struct rocks_family local_families[FAMILY_COUNT] = {
@@ -166,7 +165,7 @@ static enum graft_status open_databases(struct store *store, uint64_t memory_siz
         [FETCHED_TALLIES] = {.name = "tallies", .compression = ROCKS_RAW},
     };
     struct rocks_settings settings = {
-        .block_cache_size = memory_size * 3 / 8,
+        .block_cache_size = memory_size / 4,
         .write_buffer_size = memory_size / 8, // and as much of the disk, in logs
         .max_open_files = LOCAL_OPEN_FILES_MAX,
         .holds_log = !store->sync_commits,
