@@ -218,6 +218,8 @@ void extents_give_back(struct extents *extents, uint32_t extent)
 
 void extent_changes_add(struct extent_changes *changes, uint64_t place, int64_t bytes)
 {
+    if (bytes == 0)
+        return; // a page without bytes keeps no extent: the one at its place may have gone
     uint32_t extent = place_extent(place);
     size_t low = 0, high = changes->count;
     if (high > 0 && changes->items[high - 1].extent < extent)
@@ -254,10 +256,10 @@ void extents_apply(struct extents *extents, const struct extent_changes *changes
     LOCK_GUARD(&extents->lock);
     for (size_t i = 0; i < changes->count; i++) {
         uint32_t extent = changes->items[i].extent;
+        if (changes->items[i].bytes == 0)
+            continue; // what came and what went is the same
         CHECK(extent < extents->end);
         struct extent_slot *slot = &extents->slots[extent];
-        if (changes->items[i].bytes == 0)
-            continue;
         CHECK(slot->state == EXTENT_TAKEN || slot->state == EXTENT_SEALED);
         int64_t live = slot->live + changes->items[i].bytes;
         CHECK(live <= EXTENT_SIZE && live >= (slot->state == EXTENT_SEALED ? 0 : -(int64_t)EXTENT_SIZE));

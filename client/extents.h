@@ -101,7 +101,7 @@ enum extent_state extents_state(struct extents *extents, uint32_t extent, uint64
 // ---- bytes
 
 // CORRUPT / BAD_MESSAGE where there is no such place (it may have been removed since the index was asked); short files too.
-// Other errors as the disk gives them.
+// Other errors as the disk gives them. Of no bytes any place will do: a page without bytes does not keep its extent.
 enum graft_status extents_read(struct extents *extents, uint64_t place, void *to, size_t size,
                                struct graft_error *err);
 enum graft_status extents_readv(struct extents *extents, uint64_t place, const struct iovec *to,

@@ -431,6 +431,8 @@ enum graft_status extents_readv(struct extents *extents, uint64_t place, const s
                                 unsigned count, struct graft_error *err)
 {
     uint64_t size = size_of_vectors(to, count), done = 0;
+    if (size == 0)
+        return GRAFT_OK;
     if (size > EXTENT_SIZE - place_offset(place))
         return no_such_place(extents, place, err);
     struct extents_file *file;
@@ -464,6 +466,8 @@ enum graft_status extents_readv(struct extents *extents, uint64_t place, const s
 enum graft_status extents_read(struct extents *extents, uint64_t place, void *to, size_t size,
                                struct graft_error *err)
 {
+    if (size == 0)
+        return GRAFT_OK;
     if (size > EXTENT_SIZE - place_offset(place))
         return no_such_place(extents, place, err);
     struct extents_file *file;

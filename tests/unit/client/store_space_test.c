@@ -215,6 +215,50 @@ Test(store_space, deleting_much_gives_the_disk_back)
     fixture_end(&fixture);
 }
 
+static void commit_empty(struct store_volume *volume, uint32_t pageidx)
+{
+    struct store_writer *writer;
+    expect_ok(store_writer_begin(volume, &writer, &err));
+    expect_ok(store_writer_write(writer, pageidx, "", 0, &err));
+    expect_ok(store_writer_commit(writer, NULL, &err));
+}
+
+// A page of no bytes keeps no extent: the file where its run was goes, and it can be read and replaced all the same.
+Test(store_space, a_page_without_bytes_outlives_its_file)
+{
+    struct store_fixture fixture = {.settings = {.durability = GRAFT_DURABILITY_NORMAL}};
+    struct store_volume *variable;
+    struct gid vid = fixture_vid(2);
+    fixture_begin(&fixture);
+    struct store_volume *large = fixture_create(&fixture, 1, 65536);
+    expect_ok(store_volume_create(fixture.store, &vid, 4096, GRAFT_VARIABLE, &variable, &err));
+    for (uint32_t i = 0; i < 330; i++)
+        fixture_commit(large, 1 + i * 15, 15, 1);
+    for (uint32_t pageidx = 1; pageidx <= 8; pageidx++)
+        commit_empty(variable, pageidx);
+    vid = fixture_vid(1);
+    store_volume_close(large);
+    expect_ok(store_volume_delete(fixture.store, &vid, &err));
+    store_space_settle(fixture.store->space);
+    cr_assert_lt(files_size(&fixture), 300 * MIB);
+    expect_sound(&fixture);
+    struct store_pin *pin;
+    expect_ok(store_pin_open(variable, &pin, &err));
+    for (uint32_t pageidx = 1; pageidx <= 8; pageidx++) {
+        uint8_t page[4096];
+        struct store_page found;
+        expect_ok(store_read(pin, pageidx, page, sizeof page, &found, &err));
+        cr_assert_eq(found.state, STORE_PAGE_AVAILABLE);
+        cr_assert_eq(found.size, 0);
+    }
+    store_pin_release(pin);
+    for (uint32_t pageidx = 1; pageidx <= 8; pageidx++)
+        commit_empty(variable, pageidx);
+    expect_sound(&fixture);
+    store_volume_close(variable);
+    fixture_end(&fixture);
+}
+
 Test(store_space, damage_stays_where_it_is)
 {
     struct store_fixture fixture = {.store = NULL};
