@@ -57,12 +57,22 @@ def transfer(db, dice, token):
     return True
 
 
+def connect(uri):
+    """The first opening of a replica asks the servers, so it may take a few times."""
+    for last in [False] * 30 + [True]:
+        try:
+            return sqlite3.connect(uri, uri=True, isolation_level=None, timeout=5)
+        except sqlite3.OperationalError:
+            if last:
+                raise
+
+
 def main():
     extension, uri, seed, count = sys.argv[1:]
     loader = sqlite3.connect(":memory:")
     loader.enable_load_extension(True)
     loader.load_extension(extension)
-    db = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=5)
+    db = connect(uri)
     db.execute("PRAGMA foreign_keys = ON")
     dice = random.Random(int(seed))
     settle(db)
