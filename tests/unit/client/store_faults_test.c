@@ -13,6 +13,8 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "client/store_internal.h"
+#include "client/store_space.h"
 #include "tests/unit/client/store_fixture.h"
 
 #define PAGE_SIZE 4096u
@@ -166,6 +168,7 @@ static bool commit_with_fault(enum fault kind, const char *folder, uint32_t coun
 {
     struct graft_error said = {.message = ""};
     uint64_t before = head();
+    store_space_settle(fixture.store->space); // or the fault meets its thread's writing
     plan.kind = kind;
     plan.folder = folder;
     plan.fired = false;
