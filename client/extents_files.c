@@ -200,16 +200,17 @@ static void wake_locked(struct extents *extents)
         cond_broadcast(&extents->changed);
 }
 
-static void sync_turn_take_locked(struct extents *extents)
+// Whose turn it is to sync (`syncing`), or to grow and shrink (`resizing`).
+static void turn_take_locked(struct extents *extents, bool *taken)
 {
-    while (extents->syncing)
+    while (*taken)
         wait_locked(extents);
-    extents->syncing = true;
+    *taken = true;
 }
 
-static void sync_turn_give_locked(struct extents *extents)
+static void turn_give_locked(struct extents *extents, bool *taken)
 {
-    extents->syncing = false;
+    *taken = false;
     wake_locked(extents);
 }
 
@@ -291,10 +292,10 @@ static enum graft_status make_room_locked(struct extents *extents, struct graft_
         return GRAFT_OK;
     }
     enum graft_status status = GRAFT_OK;
-    sync_turn_take_locked(extents);
+    turn_take_locked(extents, &extents->syncing);
     if (file->dirty) // it may have been synced meanwhile
         status = sync_file_locked(extents, file, err);
-    sync_turn_give_locked(extents);
+    turn_give_locked(extents, &extents->syncing);
     return status;
 }
 
@@ -531,30 +532,17 @@ enum graft_status extents_write(struct extents *extents, uint64_t place, const s
 enum graft_status extents_sync(struct extents *extents, struct graft_error *err)
 {
     LOCK_GUARD(&extents->lock);
-    sync_turn_take_locked(extents);
+    turn_take_locked(extents, &extents->syncing);
     enum graft_status status = extents->sync_failed ? error_copy(err, &extents->sync_failure) : GRAFT_OK;
     // What becomes dirty meanwhile goes to the end of the list, and need not be ours.
     for (unsigned left = extents->dirty_count; left > 0 && status == GRAFT_OK; left--)
         if (!TAILQ_EMPTY(&extents->dirty))
             status = sync_file_locked(extents, TAILQ_FIRST(&extents->dirty), err);
-    sync_turn_give_locked(extents);
+    turn_give_locked(extents, &extents->syncing);
     return status;
 }
 
 // ---- growing and shrinking
-
-static void resize_turn_take_locked(struct extents *extents)
-{
-    while (extents->resizing)
-        wait_locked(extents);
-    extents->resizing = true;
-}
-
-static void resize_turn_give_locked(struct extents *extents)
-{
-    extents->resizing = false;
-    wake_locked(extents);
-}
 
 // Zeros over extents [from, to) of an open file, synced; a cache is only made longer, for nobody waits for its syncs.
 static enum graft_status fill_file(struct extents *extents, int fd, uint32_t from, uint32_t to,
@@ -625,7 +613,7 @@ enum graft_status extents_grow(struct extents *extents, uint32_t count, struct g
 {
     LOCK_GUARD(&extents->lock);
     CHECK(extents->started);
-    resize_turn_take_locked(extents);
+    turn_take_locked(extents, &extents->resizing);
     enum graft_status status = GRAFT_OK;
     for (uint32_t left = count; left > 0 && status == GRAFT_OK;) {
         uint32_t from = extents->end, room = EXTENTS_PER_FILE - from % EXTENTS_PER_FILE;
@@ -638,7 +626,7 @@ enum graft_status extents_grow(struct extents *extents, uint32_t count, struct g
             status = grow_locked(extents, from, from + step, err);
         left -= step;
     }
-    resize_turn_give_locked(extents);
+    turn_give_locked(extents, &extents->resizing);
     return status;
 }
 
@@ -690,12 +678,12 @@ enum graft_status extents_shrink(struct extents *extents, uint32_t keep, struct 
 {
     LOCK_GUARD(&extents->lock);
     CHECK(extents->started);
-    resize_turn_take_locked(extents);
+    turn_take_locked(extents, &extents->resizing);
     enum graft_status status = GRAFT_OK;
     uint32_t first;
     while (status == GRAFT_OK && can_shrink_locked(extents, keep, &first))
         status = remove_last_locked(extents, first, err);
-    resize_turn_give_locked(extents);
+    turn_give_locked(extents, &extents->resizing);
     return status;
 }
 
@@ -732,7 +720,7 @@ enum graft_status extents_cut(struct extents *extents, uint32_t from, struct gra
 {
     LOCK_GUARD(&extents->lock);
     CHECK(extents->started);
-    resize_turn_take_locked(extents);
+    turn_take_locked(extents, &extents->resizing);
     enum graft_status status = GRAFT_OK;
     while (status == GRAFT_OK && extents->end > from) {
         uint32_t low = extents->end, first = (low - 1) / EXTENTS_PER_FILE * EXTENTS_PER_FILE;
@@ -742,6 +730,6 @@ enum graft_status extents_cut(struct extents *extents, uint32_t from, struct gra
             break;
         status = low == first ? remove_last_locked(extents, first, err) : cut_last_locked(extents, low, err);
     }
-    resize_turn_give_locked(extents);
+    turn_give_locked(extents, &extents->resizing);
     return status;
 }

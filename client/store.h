@@ -294,6 +294,9 @@ enum graft_status store_writer_read(struct store_writer *writer, uint32_t pageid
                                     struct store_page *ret_page, struct graft_error *err);
 struct store_pin *store_writer_base(struct store_writer *writer); // borrowed: the pin that it began on
 uint32_t store_writer_page_count(const struct store_writer *writer);
+uint32_t store_writer_cut(const struct store_writer *writer); // the lowest page_count that it had
+// Adds the pages that it wrote and did not cut off again.
+void store_writer_pages(const struct store_writer *writer, struct pageset *pages);
 // Commits atomically, durable on return (with GRAFT_DURABILITY_NORMAL: once a later call syncs), and frees the
 // writer whatever the answer. CONFLICT / NOT_HEAD if the head moved since it began. A writer that changed nothing gives the head and commits nothing. *ret_lsn (may
 // be NULL) is the new head.

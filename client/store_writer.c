@@ -173,6 +173,18 @@ uint32_t store_writer_page_count(const struct store_writer *writer)
     return writer->page_count;
 }
 
+uint32_t store_writer_cut(const struct store_writer *writer)
+{
+    return writer->cut;
+}
+
+void store_writer_pages(const struct store_writer *writer, struct pageset *pages)
+{
+    pageset_union(pages, writer->staged.pages);
+    for (const struct own_page *page = writer->pages; page; page = page->hh.next)
+        pageset_add(pages, page->pageidx);
+}
+
 void store_writer_free(struct store_writer *writer)
 {
     forget_pages(writer);

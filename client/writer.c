@@ -13,16 +13,8 @@
 struct graft_writer {
     struct graft_volume *volume;
     struct store_writer *store;
-    struct pageset *pages; // written and not cut off again
-    uint32_t cut;          // the lowest page_count so far
     bool prepared;
 };
-
-static void writer_free(struct graft_writer *writer)
-{
-    pageset_free(writer->pages);
-    free(writer);
-}
 
 enum graft_status graft_writer_begin(struct graft_volume *volume, struct graft_writer **ret_writer,
                                      struct graft_error *err)
@@ -37,12 +29,9 @@ enum graft_status graft_writer_begin(struct graft_volume *volume, struct graft_w
         return error_set(err, GRAFT_INTERNAL, GRAFT_DETAIL_NO_MEMORY, "no memory for a writer");
     writer->volume = volume;
     status = store_writer_begin(volume->store, &writer->store, err);
-    if (status != GRAFT_OK)
-        return status;
-    writer->pages = pageset_new();
-    writer->cut = store_writer_page_count(writer->store);
-    *ret_writer = TAKE(writer);
-    return GRAFT_OK;
+    if (status == GRAFT_OK)
+        *ret_writer = TAKE(writer);
+    return status;
 }
 
 uint64_t writer_base_lsn(const struct graft_writer *writer)
@@ -70,11 +59,9 @@ enum graft_status graft_writer_write(struct graft_writer *writer, uint32_t pagei
     if (size > 0)
         REQUIRE(data);
     enum graft_status status = writer_check_open(writer, err);
-    if (status == GRAFT_OK)
-        status = store_writer_write(writer->store, pageidx, data, size, err);
-    if (status == GRAFT_OK)
-        pageset_add(writer->pages, pageidx);
-    return status;
+    if (status != GRAFT_OK)
+        return status;
+    return store_writer_write(writer->store, pageidx, data, size, err);
 }
 
 enum graft_status graft_writer_read(struct graft_writer *writer, uint32_t pageidx, void *to, size_t to_size,
@@ -114,13 +101,9 @@ enum graft_status graft_writer_truncate(struct graft_writer *writer, uint32_t pa
 {
     REQUIRE(writer);
     enum graft_status status = writer_check_open(writer, err);
-    if (status == GRAFT_OK)
-        status = store_writer_truncate(writer->store, page_count, err);
     if (status != GRAFT_OK)
         return status;
-    pageset_remove_above(writer->pages, page_count);
-    writer->cut = MIN(writer->cut, page_count);
-    return GRAFT_OK;
+    return store_writer_truncate(writer->store, page_count, err);
 }
 
 uint32_t graft_writer_page_count(const struct graft_writer *writer)
@@ -137,7 +120,7 @@ enum graft_status graft_writer_commit(struct graft_writer *writer, uint64_t *ret
     struct graft_volume *volume = writer->volume;
     bool prepared = writer->prepared;
     status = store_writer_commit(writer->store, ret_lsn, err);
-    writer_free(writer);
+    free(writer);
     if (status != GRAFT_OK)
         return status;
     // Should it come back, the head says that it was committed.
@@ -167,12 +150,14 @@ enum graft_status graft_writer_prepare(struct graft_writer *writer, const char *
             "volume %s: this write began at local LSN %llu and the head is %llu now; begin again from there",
             gid_format(&volume->source.vid).text, (unsigned long long)writer_base_lsn(writer),
             (unsigned long long)state.local_lsn);
+    _cleanup_(pageset_free_p) struct pageset *pages = pageset_new();
+    store_writer_pages(writer->store, pages);
     struct prepare prepare = {
         .vid = &volume->source.vid,
         .base_lsn = state.local_lsn,
         .page_count = store_writer_page_count(writer->store),
-        .cut = writer->cut,
-        .pages = writer->pages,
+        .cut = store_writer_cut(writer->store),
+        .pages = pages,
         .witness = witness,
         .page_size = volume->source.page_size,
     };
@@ -224,5 +209,5 @@ void graft_writer_abort(struct graft_writer *writer)
     if (writer->prepared)
         prepare_remove(writer->volume->client, &writer->volume->source.vid, true, NULL);
     store_writer_abort(writer->store);
-    writer_free(writer);
+    free(writer);
 }
