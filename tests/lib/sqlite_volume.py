@@ -16,7 +16,14 @@ def load():
         db.load_extension(str(EXTENSION))
 
 
-class SqliteTest(cluster.GraftTest):
+class VolumeTest(cluster.GraftTest):
+    def uri(self, name, data="a", **parameters):
+        parameters = {"vfs": "graft", "data": self.folder / data, "metastore": self.cluster.metastore.url(),
+                      "pagestore": self.cluster.pagestore.url(), **parameters}
+        return f"file:{name}?{urllib.parse.urlencode(parameters)}"
+
+
+class SqliteTest(VolumeTest):
     """`self.open(…)` gives a connection in autocommit mode; all are closed after each test."""
 
     @classmethod
@@ -30,11 +37,6 @@ class SqliteTest(cluster.GraftTest):
     def tearDown(self):
         for connection in self.connections:
             connection.close()
-
-    def uri(self, name, data="a", **parameters):
-        parameters = {"vfs": "graft", "data": self.folder / data, "metastore": self.cluster.metastore.url(),
-                      "pagestore": self.cluster.pagestore.url(), **parameters}
-        return f"file:{name}?{urllib.parse.urlencode(parameters)}"
 
     def open(self, name="random", data="a", timeout=0, **parameters):
         db = sqlite3.connect(self.uri(name, data, **parameters), uri=True, isolation_level=None, timeout=timeout)

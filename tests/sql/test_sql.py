@@ -11,63 +11,61 @@ import pathlib
 import re
 import subprocess
 import tempfile
-import urllib.parse
 
 import cluster
+import sqlite_volume
 
 HERE = pathlib.Path(__file__).parent
 RUNNER = cluster.BUILD / "tests" / "sql" / "sql_script"
-EXTENSION = cluster.BUILD / "sqlite" / "graft_sqlite"
 URL = re.compile(r"http://127\.0\.0\.1:\d+")
 VID = re.compile(r"\b[1-9A-HJ-NP-Za-km-z]{22}\b")
 
 
-class Sql(cluster.GraftTest):
+class Sql(sqlite_volume.VolumeTest):
     maxDiff = None
 
-    def uri(self, name, data):
-        parameters = {"vfs": "graft", "stubs": 1, "data": data, "metastore": self.cluster.metastore.url(),
-                      "pagestore": self.cluster.pagestore.url()}
-        return f"file:{name}?{urllib.parse.urlencode(parameters)}"
-
     def run_script(self, text, values, volumes=True, tmp=None):
-        command = [RUNNER, *(["--load", EXTENSION] if volumes else []), *(f"{k}={v}" for k, v in values.items())]
+        command = [RUNNER, *(["--load", sqlite_volume.EXTENSION] if volumes else []), *(f"{k}={v}" for k, v in values.items())]
         result = subprocess.run(command, input=text, text=True, capture_output=True, timeout=200, cwd=tmp,
                                 env=self.cluster.environment("unused"))
         self.assertEqual(result.returncode, 0, result.stdout + result.stderr)
         return result.stdout
 
-    def on_volumes(self, script):
+    def on_volumes(self, text):
         with tempfile.TemporaryDirectory(dir=self.folder) as tmp:
             data = f"{tmp}/data"
-            values = {"a": self.uri(f"{tmp}/a.db", data), "b": self.uri(f"{tmp}/b.db", data),
+            values = {"a": self.uri(f"{tmp}/a.db", data, stubs=1), "b": self.uri(f"{tmp}/b.db", data, stubs=1),
                       "replica": self.uri(f"{tmp}/a.db", f"{tmp}/replica"), "data": data, "tmp": tmp,
                       "random": self.uri("random", data), "main": self.uri("main", data), "graft": str(cluster.CLI)}
-            out = self.run_script(script.read_text(), values, tmp=tmp)
+            out = self.run_script(text, values, tmp=tmp)
             return URL.sub("URL", VID.sub("VID", out.replace(tmp, "TMP")))
 
-    def on_native(self, script):
+    def on_native(self, text):
         with tempfile.TemporaryDirectory(dir="/dev/shm") as tmp:
-            return self.run_script(script.read_text(), {"a": f"file:{tmp}/a.db", "b": f"file:{tmp}/b.db", "tmp": tmp},
+            return self.run_script(text, {"a": f"file:{tmp}/a.db", "b": f"file:{tmp}/b.db", "tmp": tmp},
                                    volumes=False, tmp=tmp)
 
 
-def add_test(script, native):
+def add_test(script, name, journal):
     expected = script.with_suffix(".out")
 
     def test(self):
-        out = self.on_volumes(script)
+        text = script.read_text().replace("${journal}", journal)
+        out = self.on_volumes(text)
         if os.environ.get("SQL_ACCEPT"):  # writes what is printed as what is expected: to be read before it is committed
             expected.write_text(out)
-        if native:
-            self.assertEqual(self.on_native(script), expected.read_text(), "native SQLite")
-        self.assertEqual(out, expected.read_text(), "on volumes")
+        wanted = expected.read_text().replace("${journal}", journal)
+        if script.parent.name == "same":
+            self.assertEqual(self.on_native(text), wanted, "native SQLite")
+        self.assertEqual(out, wanted, "on volumes")
 
-    setattr(Sql, f"test_{script.parent.name}_{script.stem}", test)
+    setattr(Sql, f"test_{script.parent.name}_{name}", test)
 
 
 for path in sorted(HERE.glob("*/*.sql")):
-    add_test(path, path.parent.name == "same")
+    by_mode = "${journal}" in path.read_text()  # such a script runs in each journal mode
+    for mode in ("delete", "truncate", "persist", "memory") if by_mode else ("",):
+        add_test(path, path.stem + (f"_{mode}" if mode else ""), mode)
 
 if __name__ == "__main__":
     cluster.main()

@@ -1,9 +1,9 @@
--- Nested savepoints, rolled back to and released, with journal_mode=delete.
+-- Nested savepoints, rolled back to and released, with each journal mode.
 @A open ${a}
 PRAGMA cache_size = 20;
 CREATE TABLE t(id INTEGER PRIMARY KEY, v BLOB);
 INSERT INTO t VALUES(1, x'01');
-PRAGMA journal_mode = delete;
+PRAGMA journal_mode = ${journal};
 BEGIN;
 INSERT INTO t VALUES(2, zeroblob(900)), (3, zeroblob(900));
 SAVEPOINT one;
